@@ -1,0 +1,1 @@
+"""Golden-trace regression testing of AI agents."""

@@ -1,0 +1,101 @@
+"""The one canonical text of a plain value, and its digests.
+
+Invariants:
+
+* ``canonical`` is injective on plain values: two values share a text only if they are equal in type and content.
+* What cannot be written so (NaN, infinities, lone surrogates, foreign types) is refused, never approximated.
+
+*Plain* means what JSON can say: ``None``, ``bool``, ``int`` of any size, finite ``float``, ``str``, ``list`` and
+``dict`` with string keys. Source: RFC 8785 (JSON Canonicalization Scheme), applied to a *lifted* value, because RFC
+8785 alone takes ``1.0`` for ``1`` and cannot write integers beyond 2**53 - 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any, Union
+
+from .errors import Unrecordable
+
+Plain = Union[None, bool, int, float, str, "list[Plain]", "dict[str, Plain]"]
+"""A JSON value. Recursive; ``Any`` is used where mypy cannot follow."""
+
+MAX_SAFE_INTEGER = 2**53 - 1
+
+
+def lift(value: Any, *, path: str = "$") -> Any:
+    """Make a plain value injective under RFC 8785.
+
+    Floats become ``{"$float": repr}``, integers beyond ±(2**53 - 1) ``{"$int": decimal}``, and a mapping of one key
+    that starts with ``$`` is wrapped in ``{"$esc": ...}`` so that no value can pose as a tag.
+
+    Raises:
+        Unrecordable: for NaN, infinities, lone surrogates, non-string keys and foreign types; it names the path.
+    """
+    if value is None or value is True or value is False:
+        return value
+    kind = type(value)
+    if kind is str:
+        return _text(value, path)
+    if kind is int:
+        return value if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER else {"$int": str(value)}
+    if kind is float:
+        if not math.isfinite(value):
+            raise Unrecordable(f"{path}: {value!r} has no JSON form")
+        return {"$float": repr(value)}
+    if kind is list:
+        return [lift(item, path=f"{path}[{index}]") for index, item in enumerate(value)]
+    if kind is dict:
+        lifted = {_key(key, path): lift(item, path=f"{path}.{key}") for key, item in value.items()}
+        if len(lifted) == 1 and next(iter(lifted)).startswith("$"):
+            return {"$esc": lifted}
+        return lifted
+    raise Unrecordable(f"{path}: {kind.__module__}.{kind.__qualname__} is not a plain value")
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8785 text of the lifted value, as UTF-8.
+
+    After the lift only safe integers, strings, booleans, nulls, lists and string-keyed mappings are left, for which
+    RFC 8785 is: keys ordered by UTF-16 code units, no white space, the short string escapes.
+    """
+    return json.dumps(_ordered(lift(value)), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def digest(domain: str, value: Any) -> str:
+    """Lower-case hex SHA-256 of ``domain``, a newline and the canonical text.
+
+    The domain keeps hashes of one purpose from serving another; canonical JSON holds no raw newline, so the join is
+    injective.
+    """
+    return hashlib.sha256(domain.encode("ascii") + b"\n" + canonical(value)).hexdigest()
+
+
+def _text(value: str, path: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise Unrecordable(f"{path}: text holds a lone surrogate") from None
+    return value
+
+
+def _key(key: Any, path: str) -> str:
+    if type(key) is not str:
+        raise Unrecordable(f"{path}: mapping key {key!r} is not a string")
+    return _text(key, path)
+
+
+def _ordered(value: Any) -> Any:
+    if type(value) is dict:
+        # UTF-16 order differs from code point order only for astral keys; the encoded form sorts both right.
+        keys = sorted(value) if all(key.isascii() for key in value) else sorted(value, key=_utf16)
+        return {key: _ordered(value[key]) for key in keys}
+    if type(value) is list:
+        return [_ordered(item) for item in value]
+    return value
+
+
+def _utf16(key: str) -> bytes:
+    return key.encode("utf-16-be")

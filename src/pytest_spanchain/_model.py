@@ -1,0 +1,240 @@
+"""The nouns: spans, exchanges, trees, headers, cassettes, deviations. Frozen data, no behaviour beyond lookups.
+
+Shapes of an exchange's ``request`` and ``response`` (plain values, see ``_canonical``):
+
+* ``model`` and ``http``::
+
+      request   {"method", "url", "headers": {..}, "body": BODY}
+      response  {"status", "headers": {..}, "body": BODY, "end": "complete"|"closed"|"error", "error": ERROR}
+      BODY      null | {"json": value, "layout": text} | {"text": str} | {"base64": str}
+                a streamed body carries "chunks": [byte count, ..] beside "text"/"base64", and "message": the
+                assembled answer for the reader (null if unknown)
+      ERROR     null | {"type": name, "message": text}
+      A request that failed before any answer has "status": null, "body": null, "end": "error".
+
+* ``tool``::
+
+      request   {"arguments": {name: value}}
+      response  {"result": value} | {"items": [value, ..], "result": value, "end": ..} | either with "error": ERROR
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+OWN_SCOPE = "pytest_spanchain"
+"""Instrumentation scope of the spans that this package opens."""
+
+FORMAT = "spanchain/1"
+
+EXCHANGE_KINDS = ("model", "tool", "http")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request that crossed a boundary and what came back.
+
+    Args:
+        kind: ``model``, ``tool`` or ``http``.
+        request: what went out, redacted, as a plain mapping (shapes in the module docstring).
+        response: what came back; ``None`` while nothing has.
+    """
+
+    kind: str
+    request: Mapping[str, Any]
+    response: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Span:
+    """One span, as OpenTelemetry means it.
+
+    Args:
+        span_id: 16 hex digits.
+        parent_span_id: 16 hex digits of a span of the same tree, or ``None`` for the root.
+        name: span name.
+        span_kind: ``internal``, ``client``, ``server``, ``producer`` or ``consumer``.
+        scope: name of the instrumentation scope that opened it; ``OWN_SCOPE`` for ours.
+        attributes: plain values by attribute name.
+        events: mappings of ``name``, ``offset_ns`` (from the span's start) and ``attributes``.
+        status: ``unset``, ``ok`` or ``error``.
+        status_message: description of an error status, else empty.
+        start_ns: nanoseconds since the epoch.
+        duration_ns: nanoseconds.
+        exchange: the exchange that the span carries, if it is a boundary's.
+    """
+
+    span_id: str
+    parent_span_id: str | None
+    name: str
+    span_kind: str = "internal"
+    scope: str = OWN_SCOPE
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    events: tuple[Mapping[str, Any], ...] = ()
+    status: str = "unset"
+    status_message: str = ""
+    start_ns: int = 0
+    duration_ns: int = 0
+    exchange: Exchange | None = None
+
+    @property
+    def end_ns(self) -> int:
+        """End of the span, nanoseconds since the epoch."""
+        return self.start_ns + self.duration_ns
+
+    @property
+    def kind(self) -> str:
+        """The entry kind: ``model``, ``tool``, ``http``, or ``span`` if no exchange is carried."""
+        return self.exchange.kind if self.exchange else "span"
+
+
+@dataclass(frozen=True)
+class SpanTree:
+    """Spans with parents before children; siblings in start order. The first span is the root, if there is any."""
+
+    spans: tuple[Span, ...] = ()
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Span]:
+        """Spans by ``span_id``."""
+        return {span.span_id: span for span in self.spans}
+
+    @cached_property
+    def _children(self) -> Mapping[str | None, tuple[Span, ...]]:
+        found: dict[str | None, list[Span]] = {}
+        for span in self.spans:
+            found.setdefault(span.parent_span_id, []).append(span)
+        return {parent: tuple(spans) for parent, spans in found.items()}
+
+    @property
+    def roots(self) -> tuple[Span, ...]:
+        """Spans without a parent."""
+        return self._children.get(None, ())
+
+    def children(self, span: Span) -> tuple[Span, ...]:
+        """Direct children in order."""
+        return self._children.get(span.span_id, ())
+
+    def __iter__(self) -> Iterator[Span]:
+        return iter(self.spans)
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a cassette says of itself; its hash is the genesis of the chain.
+
+    Args:
+        nodeid: pytest node id of the test, or the name given to ``use_cassette``.
+        eval_id: groups runs of one evaluation.
+        recorded_at: RFC 3339 UTC time, as claimed by the recorder.
+        recorder: versions of plugin, Python, SDKs (``packages``) and the active instrumentation scopes (``scopes``).
+        redaction: rule set id and digest.
+        provenance: how the content came to be, e.g. ``{"source": "live", "mode": "once"}``.
+        supersedes: head of the cassette that this one replaced, or ``None``.
+    """
+
+    nodeid: str
+    eval_id: str
+    recorded_at: str
+    recorder: Mapping[str, Any]
+    redaction: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    supersedes: str | None = None
+
+
+@dataclass(frozen=True)
+class Cassette:
+    """A verified cassette. Only ``_chain.verify`` makes one.
+
+    Args:
+        path: the file as shown to the user; empty if it never was a file.
+        header: its header.
+        tree: the golden span tree.
+        trace_id: 32 hex digits.
+        head: last hash of the chain.
+        outcome: outcome that the close entry declares.
+    """
+
+    path: str
+    header: Header
+    tree: SpanTree
+    trace_id: str
+    head: str
+    outcome: str
+
+
+class DeviationKind(str, Enum):
+    """The ways in which a live tree differs from the golden one."""
+
+    SPAN_ADDED = "span_added"
+    SPAN_REMOVED = "span_removed"
+    SPAN_MOVED = "span_moved"
+    INPUT_CHANGED = "input_changed"
+    OUTPUT_CHANGED = "output_changed"
+    ATTRIBUTE_CHANGED = "attribute_changed"
+    STATUS_CHANGED = "status_changed"
+    DURATION_CHANGED = "duration_changed"
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """One differing field.
+
+    Args:
+        path: dotted and indexed path, e.g. ``request.body.json.messages[0].content``.
+        golden: recorded value; ``MISSING`` if the field is new.
+        live: observed value; ``MISSING`` if the field is gone.
+    """
+
+    path: str
+    golden: Any
+    live: Any
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One difference between golden and live.
+
+    Args:
+        kind: what sort of difference.
+        golden: the recorded span, ``None`` if added.
+        live: the observed span, ``None`` if removed.
+        path: names of the ancestors and of the span itself, root first.
+        changes: differing fields; empty for added, removed and moved spans.
+        deviation_point: whether it is the first of its root branch.
+        consequence: whether it follows from an earlier deviation of its branch.
+        failing: whether it fails the test; hooks may re-grade it.
+        note: extra words for the reader, e.g. of a miss.
+    """
+
+    kind: DeviationKind
+    golden: Span | None
+    live: Span | None
+    path: tuple[str, ...]
+    changes: tuple[FieldChange, ...] = ()
+    deviation_point: bool = False
+    consequence: bool = False
+    failing: bool = True
+    note: str = ""
+
+
+class _Missing:
+    """Sentinel for a field that one side lacks; survives pickling as itself."""
+
+    def __repr__(self) -> str:
+        return "<absent>"
+
+    def __reduce__(self) -> str:
+        return "MISSING"
+
+
+MISSING = _Missing()
