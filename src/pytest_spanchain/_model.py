@@ -29,6 +29,9 @@ from typing import Any
 OWN_SCOPE = "pytest_spanchain"
 """Instrumentation scope of the spans that this package opens."""
 
+CONCURRENT = "spanchain.concurrent"
+"""Attribute of spans that ran beside a sibling: among neighbours that carry it, order means nothing."""
+
 FORMAT = "spanchain/1"
 
 EXCHANGE_KINDS = ("model", "tool", "http")

@@ -15,6 +15,7 @@
     ├── MissError                replay: the agent asked for something that was not recorded
     ├── LiveCallError            replay: something tried to leave the process
     ├── RunClosedError           a call arrived after its run had ended
+    ├── DeviationError           outside pytest: the live trace is not the golden one
     ├── OwnershipError           a call cannot be attributed to one of several active runs
     └── BoundaryError            a third-party library is not what its boundary knows
 
@@ -134,6 +135,10 @@ class LiveCallError(SpanchainError):
 
 class RunClosedError(SpanchainError):
     """A call arrived after its run had ended."""
+
+
+class DeviationError(SpanchainError, AssertionError):
+    """Outside pytest: the live trace is not the golden one. Its text is the report."""
 
 
 class OwnershipError(SpanchainError):

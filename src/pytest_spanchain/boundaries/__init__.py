@@ -1,0 +1,100 @@
+"""The boundaries: where agent code leaves the process's own logic. One third-party library a file.
+
+A library is never imported in order to be patched: what is already imported is patched when the first run starts, what
+comes later is patched as it comes. Patches stay for the life of the process and do nothing while no run is active, so
+that a thread that outlives its test meets the run's "closed" error and not the network.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+from .._run import Run
+from . import threads, tools
+
+WATCHED = {
+    "httpx": "httpx",
+    "httpx2": "httpx",
+    "openai._base_client": "retries",
+    "anthropic._base_client": "retries",
+}
+"""Third-party module -> the boundary (a module of this package with ``install(module)``) that knows it."""
+
+_lock = threading.Lock()
+
+
+@contextmanager
+def around(run: Run) -> Iterator[None]:
+    """Everything in place for one run: library boundaries, its tools, and the run itself started.
+
+    The run is not closed here: closing it is the verdict, which is the caller's.
+    """
+    install()
+    with tools.install(run.settings.tools):
+        run.start()
+        yield
+
+
+def install() -> None:
+    """Patch the watched libraries, now or when they are imported."""
+    with _lock:
+        if not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
+            threads.install()
+            sys.meta_path.insert(0, _Watcher())
+        for name in WATCHED:
+            module = sys.modules.get(name)
+            # A module that is still being imported has no spec loaded to the end; the watcher is too late for it.
+            if module is not None and not getattr(module.__spec__, "_initializing", False):
+                _install_one(name, module)
+
+
+def _install_one(name: str, module: ModuleType) -> None:
+    # Marked on the module: a library that is imported anew is patched anew, and an alias of a patched one is not.
+    if not getattr(module, "_spanchain_boundary", False):
+        module._spanchain_boundary = True  # type: ignore[attr-defined]
+        importlib.import_module(f"{__name__}.{WATCHED[name]}").install(module)
+
+
+class _Watcher(importlib.abc.MetaPathFinder):
+    """Finds watched modules like everybody else, and patches them once they are executed."""
+
+    def __init__(self) -> None:
+        self._looking = threading.local()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in WATCHED or getattr(self._looking, "now", False):
+            return None
+        self._looking.now = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._looking.now = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _PatchingLoader(spec.loader)
+        return spec
+
+
+class _PatchingLoader(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        assert spec is not None
+        spec.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        with _lock:
+            _install_one(spec.name, module)

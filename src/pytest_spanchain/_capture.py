@@ -1,0 +1,336 @@
+"""The live spans of one run: ours, and whatever the process emits through OpenTelemetry.
+
+Our spans are not emitted through anybody's tracer: they live here, and are made *current* in OpenTelemetry's context,
+so that foreign spans become their children and the other way round. Ids are real OpenTelemetry ids while the run lasts;
+``tree`` replaces them with ids derived from the node id and the position, so that a re-recording keeps them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ._canonical import digest
+from ._hosts import is_loopback
+from ._model import CONCURRENT, OWN_SCOPE, Exchange, Span, SpanTree
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+HIDDEN_SCOPES = frozenset({"pytest-opentelemetry", "pytest_opentelemetry", "pytest-otel"})
+"""Scopes of plugins that trace the tests themselves; their spans are spliced out of the tree."""
+
+VOLATILE_ATTRIBUTES = frozenset(
+    {
+        "thread.id",
+        "thread.name",
+        "code.filepath",
+        "code.file.path",
+        "code.lineno",
+        "code.line.number",
+        "process.pid",
+        "exception.stacktrace",
+        "network.local.port",
+        "network.peer.port",
+        "client.port",
+        "logfire.span_type",
+        "gen_ai.response.time_to_first_chunk",
+        "gen_ai.server.time_to_first_token",
+        "gen_ai.server.time_per_output_token",
+    }
+)
+"""Attributes that differ between machines and runs by nature; they are not recorded."""
+
+UNFINISHED = "spanchain.unfinished"
+"""Set on spans that were still open when the run ended."""
+
+_HOST_AND_PORT = (("server.address", "server.port"), ("net.peer.name", "net.peer.port"))
+
+Strand = tuple[int, int]
+"""Who runs: thread id, and id of the asyncio task (0 outside of tasks)."""
+
+
+@dataclass(eq=False)
+class OpenSpan:
+    """A span while the run lasts. ``graft`` is the golden span whose recorded children stand for ours."""
+
+    span_id: int
+    parent_id: int | None
+    name: str
+    span_kind: str
+    scope: str
+    start_ns: int
+    attributes: dict[str, Any] = field(default_factory=dict)
+    events: tuple[Mapping[str, Any], ...] = ()
+    status: str = "unset"
+    status_message: str = ""
+    end_ns: int | None = None
+    exchange: Exchange | None = None
+    graft: tuple[SpanTree, Span] | None = None
+    hidden: bool = False
+    strand: Strand = (0, 0)
+
+
+class Capture:
+    """Collects the spans of one run; safe to call from any thread."""
+
+    def __init__(self, *, name: str) -> None:
+        self._lock = threading.Lock()
+        self._random = random.SystemRandom()
+        self._spans: dict[int, OpenSpan] = {}
+        self.trace_id = self._random.getrandbits(128) | 1
+        self.root = self._add(None, name=name, span_kind="internal", scope=OWN_SCOPE, start_ns=time.time_ns())
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """Foreign instrumentation scopes seen so far."""
+        with self._lock:
+            return frozenset(span.scope for span in self._spans.values() if not span.hidden) - {OWN_SCOPE}
+
+    def open(self, name: str, *, span_kind: str) -> OpenSpan:
+        """Open one of our spans below the span that is current in the calling context."""
+        return self._add(_current_span_id(), name=name, span_kind=span_kind, scope=OWN_SCOPE, start_ns=time.time_ns())
+
+    def close(self, span: OpenSpan) -> None:
+        """End one of our spans now."""
+        span.end_ns = time.time_ns()
+
+    def foreign_started(self, span: ReadableSpan) -> None:
+        """Take in a span that another tracer has started."""
+        context, parent = span.context, span.parent
+        if context is None:
+            return
+        scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
+        self._add(
+            parent.span_id if parent else None,
+            name=span.name,
+            span_kind=span.kind.name.lower(),
+            scope=scope,
+            start_ns=span.start_time or time.time_ns(),
+            span_id=context.span_id,
+            hidden=scope in HIDDEN_SCOPES,
+        )
+
+    def foreign_ended(self, span: ReadableSpan) -> None:
+        """Take over what a foreign span says at its end."""
+        own = self._spans.get(span.context.span_id) if span.context else None
+        if own is None:
+            return
+        own.name = span.name
+        own.attributes = _attributes(span.attributes)
+        own.status = span.status.status_code.name.lower()
+        own.status_message = span.status.description or ""
+        own.events = tuple(
+            {
+                "name": event.name,
+                "offset_ns": max(0, event.timestamp - own.start_ns),
+                "attributes": _attributes(event.attributes),
+            }
+            for event in span.events
+        )
+        own.end_ns = span.end_time
+
+    def branch(self, span: OpenSpan) -> tuple[str, ...]:
+        """Names of the span's visible ancestors below the root, outermost first."""
+        names: list[str] = []
+        parent = self._spans.get(span.parent_id or 0)
+        while parent is not None and parent is not self.root:
+            if not parent.hidden:
+                names.append(parent.name)
+            parent = self._spans.get(parent.parent_id or 0)
+        return tuple(reversed(names))
+
+    @contextmanager
+    def current(self, span: OpenSpan) -> Iterator[None]:
+        """Make a span of ours the parent of whatever is started in the calling context."""
+        from opentelemetry import context as otel_context
+
+        token = otel_context.attach(self.context_of(span))
+        try:
+            yield
+        finally:
+            otel_context.detach(token)
+
+    def context_of(self, span: OpenSpan) -> Any:
+        """OpenTelemetry context in which ``span`` is current."""
+        from opentelemetry import trace
+
+        span_context = trace.SpanContext(
+            trace_id=self.trace_id, span_id=span.span_id, is_remote=False, trace_flags=trace.TraceFlags(1)
+        )
+        return trace.set_span_in_context(trace.NonRecordingSpan(span_context))
+
+    def tree(self, nodeid: str) -> SpanTree:
+        """The finished tree: derived ids, parents first, concurrent siblings in an order of content."""
+        with self._lock:
+            spans = list(self._spans.values())
+        now = time.time_ns()
+        children: dict[int, list[OpenSpan]] = {}
+        for span in spans:
+            if span is not self.root and not span.hidden:
+                children.setdefault(self._visible_parent(span), []).append(span)
+        built: list[Span] = []
+        flags: set[int] = set()
+        root_id = _hash(nodeid)
+        pending: list[tuple[OpenSpan, str, str | None]] = [(self.root, root_id, None)]
+        while pending:
+            span, span_id, parent_id = pending.pop()
+            built.append(_finished(span, span_id=span_id, parent_id=parent_id, now=now, flags=flags))
+            below, concurrent = _stable(children.get(span.span_id, []), home=span.strand, now=now)
+            flags.update(concurrent)
+            if span.graft is not None and not below:
+                built.extend(_grafted(*span.graft, under=span_id))
+                continue
+            ids = _child_ids(span_id, [child.name for child in below])
+            pending.extend(reversed([(child, id_, span_id) for child, id_ in zip(below, ids, strict=True)]))
+        return SpanTree(tuple(built))
+
+    def _add(
+        self,
+        parent_id: int | None,
+        *,
+        name: str,
+        span_kind: str,
+        scope: str,
+        start_ns: int,
+        span_id: int | None = None,
+        hidden: bool = False,
+    ) -> OpenSpan:
+        with self._lock:
+            span = OpenSpan(
+                span_id=span_id or self._random.getrandbits(64) | 1,
+                parent_id=parent_id if parent_id in self._spans else None,
+                name=name,
+                span_kind=span_kind,
+                scope=scope,
+                start_ns=start_ns,
+                hidden=hidden,
+                strand=_current_strand(),
+            )
+            if span.parent_id is None and self._spans:
+                span.parent_id = self.root.span_id
+            self._spans[span.span_id] = span
+        return span
+
+    def _visible_parent(self, span: OpenSpan) -> int:
+        parent = self._spans[span.parent_id or 0]
+        while parent.hidden:
+            parent = self._spans[parent.parent_id or 0]
+        return parent.span_id
+
+
+def _current_span_id() -> int | None:
+    from opentelemetry import trace
+
+    return trace.get_current_span().get_span_context().span_id or None
+
+
+def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    found = dict(attributes or {})
+    for host, port in _HOST_AND_PORT:
+        if is_loopback(str(found.get(host, ""))):
+            found.pop(port, None)  # given anew in every run
+    return {
+        key: list(value) if isinstance(value, (tuple, list)) else value
+        for key, value in found.items()
+        if key not in VOLATILE_ATTRIBUTES
+    }
+
+
+def _current_strand() -> Strand:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return threading.get_ident(), id(task) if task is not None else 0
+
+
+def _finished(span: OpenSpan, *, span_id: str, parent_id: str | None, now: int, flags: set[int]) -> Span:
+    attributes = dict(span.attributes)
+    if span.span_id in flags:
+        attributes[CONCURRENT] = True
+    if span.end_ns is None and parent_id is not None:
+        attributes[UNFINISHED] = True
+    return Span(
+        span_id=span_id,
+        parent_span_id=parent_id,
+        name=span.name,
+        span_kind=span.span_kind,
+        scope=span.scope,
+        attributes=attributes,
+        events=span.events,
+        status=span.status,
+        status_message=span.status_message,
+        start_ns=span.start_ns,
+        duration_ns=max(0, (span.end_ns or now) - span.start_ns),
+        exchange=span.exchange,
+    )
+
+
+def _stable(siblings: list[OpenSpan], *, home: Strand, now: int) -> tuple[list[OpenSpan], set[int]]:
+    """Start order, but content order among concurrent siblings: their start order is an accident of the schedule.
+
+    Concurrent are siblings that overlap in time, and neighbours from different strands of which none is the parent's
+    own: two threads that happened to run one after the other today will not tomorrow.
+
+    Returns:
+        The ordered siblings, and the ids of those that are concurrent with another.
+    """
+    ordered: list[OpenSpan] = []
+    concurrent: set[int] = set()
+    siblings = sorted(siblings, key=lambda span: span.start_ns)
+    if siblings and siblings[0].strand[0] == home[0] and all(span.strand != home for span in siblings):
+        home = siblings[0].strand  # the parent only drives an event loop in its own thread
+    group: list[OpenSpan] = []
+    group_end = 0
+    for span in [*siblings, None]:
+        if group and (span is None or not (span.start_ns < group_end or _spawned(group[-1], span, home))):
+            ordered.extend(_by_content(group))
+            if len(group) > 1:
+                concurrent.update(member.span_id for member in group)
+            group, group_end = [], 0
+        if span is not None:
+            group.append(span)
+            group_end = max(group_end, span.end_ns or now)
+    return ordered, concurrent
+
+
+def _spawned(one: OpenSpan, other: OpenSpan, home: Strand) -> bool:
+    return one.strand != other.strand and home not in (one.strand, other.strand)
+
+
+def _by_content(group: list[OpenSpan]) -> list[OpenSpan]:
+    if len(group) < 2:
+        return group
+    return sorted(group, key=lambda span: (span.name, _request_digest(span.exchange)))
+
+
+def _request_digest(exchange: Exchange | None) -> str:
+    return digest("spanchain/request/v1", exchange.request) if exchange else ""
+
+
+def _grafted(golden: SpanTree, span: Span, *, under: str) -> Iterator[Span]:
+    below = golden.children(span)
+    for child, span_id in zip(below, _child_ids(under, [child.name for child in below]), strict=True):
+        yield replace(child, span_id=span_id, parent_span_id=under)
+        yield from _grafted(golden, child, under=span_id)
+
+
+def _child_ids(parent_id: str, names: list[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    ids = []
+    for name in names:
+        seen[name] = seen.get(name, -1) + 1
+        ids.append(_hash(f"{parent_id}\n{name}\n{seen[name]}"))
+    return ids
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

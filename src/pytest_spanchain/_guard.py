@@ -1,0 +1,204 @@
+"""The guard: in replay nothing leaves the process.
+
+It listens to the interpreter's audit events (PEP 578), which every Python-level socket raises before it acts, whatever
+library or thread it belongs to and however early it was imported; replaced socket classes do not hide from it.
+Extensions that open sockets in C (gRPC, for one) raise no event: their boundaries must refuse them.
+
+The hook cannot be removed once added, so it is added at the first replay and does nothing while no guard is armed.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ._hosts import LOOPBACK_NAMES, is_address, is_loopback
+
+_CONNECTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+_LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
+
+TELEMETRY_HOSTS = (
+    "api.smith.langchain.com",
+    "eu.api.smith.langchain.com",
+    "cloud.langfuse.com",
+    "us.cloud.langfuse.com",
+    "api.traceloop.com",
+    "app.posthog.com",
+    "us.i.posthog.com",
+    "eu.i.posthog.com",
+    "logfire-api.pydantic.dev",
+    "logfire-us.pydantic.dev",
+    "logfire-eu.pydantic.dev",
+    "telemetry.crewai.com",
+    "otlp.arize.com",
+)
+"""Telemetry back ends: kept out of cassettes while recording, refused without a verdict in replay."""
+
+_TELEMETRY_PORTS = frozenset({4317, 4318})
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt to leave the process.
+
+    Args:
+        target: ``host:port`` or what else is known of it.
+        site: ``file:line in function`` of the calling code.
+    """
+
+    target: str
+    site: str
+
+
+@dataclass(eq=False)
+class Guard:
+    """What one replaying run refuses.
+
+    Args:
+        refuse: called with every refused attempt; it raises the error that the caller sees.
+        allow_hosts: host names or addresses that may be contacted.
+        owns: whether the calling thread or task belongs to this run.
+    """
+
+    refuse: Callable[[Attempt], None]
+    owns: Callable[[], bool]
+    allow_hosts: Iterable[str] = ()
+    _addresses: frozenset[str] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._names = frozenset(host.lower() for host in self.allow_hosts)
+        self._loopback = bool(self._names & LOOPBACK_NAMES)
+
+    def allows(self, host: str) -> bool:
+        """Whether a host name or address may be contacted."""
+        name = host.lower()
+        if name in self._names or (self._loopback and is_loopback(name)):
+            return True
+        if not self._names or not is_address(name):
+            return False
+        if self._addresses is None:
+            self._addresses = frozenset(_resolve(self._names))
+        return name in self._addresses
+
+
+_armed: tuple[Guard, ...] = ()
+_lock = threading.Lock()
+_busy = threading.local()
+_hooked = False
+
+
+def arm(guard: Guard) -> None:
+    """Start refusing."""
+    global _armed, _hooked
+    with _lock:
+        _armed = (*_armed, guard)
+        if not _hooked:
+            sys.addaudithook(_hook)
+            _hooked = True
+
+
+def disarm(guard: Guard) -> None:
+    """Stop refusing; safe to call twice."""
+    global _armed
+    with _lock:
+        _armed = tuple(other for other in _armed if other is not guard)
+
+
+def is_telemetry(host: str, port: int | None) -> bool:
+    """Whether a destination is a telemetry back end (a known host, or an OTLP collector on this machine)."""
+    return host.lower() in TELEMETRY_HOSTS or (port in _TELEMETRY_PORTS and is_loopback(host))
+
+
+def call_site() -> str:
+    """``file:line in function`` of the nearest frame of the user's own code.
+
+    Own code is what lies neither in the standard library nor in site-packages; without such a frame (a library's own
+    thread), the outermost frame is named.
+    """
+    frame: Any = sys._getframe(1)
+    outermost = frame
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith("<"):
+            outermost = frame
+            if not _is_library(name):
+                break
+        frame = frame.f_back
+    frame = frame or outermost
+    return f"{_shown(frame.f_code.co_filename)}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if not _armed or event[:7] != "socket.":
+        return
+    if event in _CONNECTS:
+        host, port = _destination(args[1])
+    elif event in _LOOKUPS:
+        host, port = _lookup(args)
+    else:
+        return
+    if host is None or getattr(_busy, "value", False):
+        return
+    _busy.value = True
+    try:
+        _judge(host, port)
+    finally:
+        _busy.value = False
+
+
+def _judge(host: str, port: int | None) -> None:
+    for guard in _armed:
+        if guard.owns() and not guard.allows(host):
+            target = host if port is None else f"{host}:{port}"
+            guard.refuse(Attempt(target=target, site=call_site()))
+
+
+def _destination(address: Any) -> tuple[str | None, int | None]:
+    if address is None:  # sendmsg on a connected socket
+        return None, None
+    if isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str):
+        return address[0], address[1] if isinstance(address[1], int) else None
+    if isinstance(address, bytes):
+        address = address.decode("utf-8", "replace")
+    return f"unix:{address}" if isinstance(address, str) else repr(address), None
+
+
+def _lookup(args: tuple[Any, ...]) -> tuple[str | None, int | None]:
+    host = args[0]
+    if isinstance(host, bytes):
+        host = host.decode("ascii", "replace")
+    # An address needs no resolver; a lookup of nothing is a bind address. The connect, if any, is judged.
+    if not isinstance(host, str) or is_address(host):
+        return None, None
+    port = args[1] if len(args) > 1 and isinstance(args[1], int) else None
+    return host, port
+
+
+def _resolve(names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        try:
+            yield from (str(info[4][0]) for info in socket.getaddrinfo(name, None))
+        except OSError:
+            continue
+
+
+_LIBRARIES = tuple(
+    {path for key, path in sysconfig.get_paths().items() if key in ("stdlib", "platstdlib", "purelib", "platlib")}
+) + (str(Path(__file__).parent),)
+
+
+def _is_library(filename: str) -> bool:
+    return filename.startswith(_LIBRARIES)
+
+
+def _shown(filename: str) -> str:
+    try:
+        return str(Path(filename).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return filename

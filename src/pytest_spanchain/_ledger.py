@@ -1,0 +1,267 @@
+"""Nouns to the plain document of a cassette and back, and the exact shape of that document.
+
+The document is ``{"header": {..}, "entries": [{..}, ..]}``. Invariants:
+
+* key sets are exact: an unknown key is as wrong as a missing one;
+* a document without a ``Fault`` can be read back into nouns without a further check;
+* what is read back equals what was written, and shares no mutable part with it.
+
+Hashes and links are not judged here: that is ``_chain``'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ._model import EXCHANGE_KINDS, FORMAT, Exchange, Header, Span
+
+HEADER_KEYS = (
+    "format",
+    "nodeid",
+    "eval_id",
+    "recorded_at",
+    "recorder",
+    "redaction",
+    "provenance",
+    "supersedes",
+)
+ENTRY_KEYS = (
+    "seq",
+    "kind",
+    "span_id",
+    "parent_span_id",
+    "trace_id",
+    "eval_id",
+    "timestamp_ns",
+    "payload",
+    "prev_hash",
+    "sha256_hash",
+)
+SPAN_KINDS = ("internal", "client", "server", "producer", "consumer")
+STATUSES = ("unset", "ok", "error")
+ENTRY_KINDS = (*EXCHANGE_KINDS, "span", "close")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a cassette file says, not yet judged.
+
+    Args:
+        document: the plain document; no part of it is shared with another part.
+        summary: the human summary as found, one item per line, or ``None`` if the file has none.
+        entry_lines: 1-based line of each entry; empty if the document never was a file.
+    """
+
+    document: dict[str, Any]
+    summary: tuple[str, ...] | None = None
+    entry_lines: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One departure from the exact shape.
+
+    Args:
+        field: dotted name of the field, empty for the whole.
+        reason: what is wrong, without the field's content.
+    """
+
+    field: str
+    reason: str
+
+
+Check = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    holds: Check
+    words: str
+
+
+def _matches(pattern: str) -> Check:
+    compiled = re.compile(pattern)
+    return lambda value: type(value) is str and compiled.fullmatch(value) is not None
+
+
+def _one_of(*words: str) -> _Rule:
+    return _Rule(lambda value: type(value) is str and value in words, f"one of {', '.join(words)}")
+
+
+_TEXT = _Rule(lambda value: type(value) is str, "text")
+_FILLED = _Rule(lambda value: type(value) is str and value != "", "text that is not empty")
+_MAPPING = _Rule(lambda value: type(value) is dict, "a mapping")
+_LIST = _Rule(lambda value: type(value) is list, "a list")
+# Durations and offsets may be negative: the clock of a foreign span may step back, and the run is worth keeping.
+_INTEGER = _Rule(lambda value: type(value) is int, "an integer")
+_COUNT = _Rule(lambda value: type(value) is int and value >= 0, "an integer from 0 up")
+_HASH = _Rule(_matches("[0-9a-f]{64}"), "64 lower-case hex digits")
+_SPAN_ID = _Rule(_matches("[0-9a-f]{16}"), "16 lower-case hex digits")
+_TRACE_ID = _Rule(_matches("[0-9a-f]{32}"), "32 lower-case hex digits")
+_DECIMAL = _Rule(_matches("0|[1-9][0-9]{0,19}"), "a quoted decimal number")
+_COUNTS = _Rule(
+    lambda value: type(value) is dict and all(type(count) is int and count > 0 for count in value.values()),
+    "a mapping of counts",
+)
+
+
+def _optional(rule: _Rule) -> _Rule:
+    return _Rule(lambda value: value is None or rule.holds(value), f"null or {rule.words}")
+
+
+_HEADER: Mapping[str, _Rule] = {
+    "format": _one_of(FORMAT),
+    "nodeid": _FILLED,
+    "eval_id": _TEXT,
+    "recorded_at": _FILLED,
+    "recorder": _MAPPING,
+    "redaction": _MAPPING,
+    "provenance": _MAPPING,
+    "supersedes": _optional(_HASH),
+}
+_ENTRY: Mapping[str, _Rule] = {
+    "seq": _COUNT,
+    "kind": _one_of(*ENTRY_KINDS),
+    "span_id": _optional(_SPAN_ID),
+    "parent_span_id": _optional(_SPAN_ID),
+    "trace_id": _TRACE_ID,
+    "eval_id": _TEXT,
+    "timestamp_ns": _DECIMAL,
+    "payload": _MAPPING,
+    "prev_hash": _HASH,
+    "sha256_hash": _HASH,
+}
+_SPAN: Mapping[str, _Rule] = {
+    "name": _TEXT,
+    "span_kind": _one_of(*SPAN_KINDS),
+    "scope": _TEXT,
+    "attributes": _MAPPING,
+    "events": _LIST,
+    "status": _MAPPING,
+    "duration_ns": _INTEGER,
+}
+_EXCHANGE: Mapping[str, _Rule] = {**_SPAN, "request": _MAPPING, "response": _optional(_MAPPING)}
+_STATUS: Mapping[str, _Rule] = {"code": _one_of(*STATUSES), "message": _TEXT}
+_EVENT: Mapping[str, _Rule] = {"name": _TEXT, "offset_ns": _INTEGER, "attributes": _MAPPING}
+_CLOSE: Mapping[str, _Rule] = {
+    "declared_entries": _COUNT,
+    "by_kind": _COUNTS,
+    "in_flight": _COUNT,
+    "outcome": _FILLED,
+}
+
+
+def header_fault(header: Any) -> Fault | None:
+    """The first departure of a header from its shape; a foreign format is told before anything else."""
+    if type(header) is dict and "format" in header and header["format"] != FORMAT:
+        return Fault("format", f"is not {FORMAT}, the only format that this version reads")
+    return next(_faults(header, _HEADER, prefix=""), None)
+
+
+def entry_fault(entry: Any) -> Fault | None:
+    """The first departure of an entry from its shape."""
+    return next(_entry_faults(entry), None)
+
+
+def _entry_faults(entry: Any) -> Iterator[Fault]:
+    yield from _faults(entry, _ENTRY, prefix="")
+    # A consumer stops at the first fault, so whatever runs from here on has the right keys and types.
+    payload, kind = entry["payload"], entry["kind"]
+    if kind == "close":
+        yield from _faults(payload, _CLOSE, prefix="payload.")
+        for key in ("span_id", "parent_span_id"):
+            if entry[key] is not None:
+                yield Fault(key, "must be null in a close entry")
+        return
+    if entry["span_id"] is None:
+        yield Fault("span_id", f"must be {_SPAN_ID.words}")
+    yield from _faults(payload, _EXCHANGE if kind in EXCHANGE_KINDS else _SPAN, prefix="payload.")
+    yield from _faults(payload["status"], _STATUS, prefix="payload.status.")
+    for index, event in enumerate(payload["events"]):
+        yield from _faults(event, _EVENT, prefix=f"payload.events[{index}].")
+
+
+def _faults(value: Any, rules: Mapping[str, _Rule], *, prefix: str) -> Iterator[Fault]:
+    if type(value) is not dict:
+        yield Fault(prefix.rstrip("."), "must be a mapping")
+        return
+    for key in rules:
+        if key not in value:
+            yield Fault(prefix + key, "is missing")
+    for key in value:
+        if key not in rules:
+            # ascii(): the key is the file's own text, and an error message is no place for its control characters.
+            yield Fault(prefix + ascii(key)[1:61].removesuffix("'"), "is not a key of this format")
+    for key, rule in rules.items():
+        if not rule.holds(value[key]):
+            yield Fault(prefix + key, f"must be {rule.words}")
+
+
+def write_header(header: Header) -> dict[str, Any]:
+    """The plain form of a header."""
+    return {
+        "format": FORMAT,
+        "nodeid": header.nodeid,
+        "eval_id": header.eval_id,
+        "recorded_at": header.recorded_at,
+        "recorder": plain(header.recorder),
+        "redaction": plain(header.redaction),
+        "provenance": plain(header.provenance),
+        "supersedes": header.supersedes,
+    }
+
+
+def read_header(header: Mapping[str, Any]) -> Header:
+    """The noun of a plain header without fault."""
+    return Header(**{key: header[key] for key in HEADER_KEYS if key != "format"})
+
+
+def write_span(span: Span) -> dict[str, Any]:
+    """The payload of a span's entry."""
+    payload: dict[str, Any] = {
+        "name": span.name,
+        "span_kind": span.span_kind,
+        "scope": span.scope,
+        "attributes": plain(span.attributes),
+        "events": plain(span.events),
+        "status": {"code": span.status, "message": span.status_message},
+        "duration_ns": span.duration_ns,
+    }
+    if span.exchange is not None:
+        payload["request"] = plain(span.exchange.request)
+        payload["response"] = plain(span.exchange.response)
+    return payload
+
+
+def read_span(entry: Mapping[str, Any]) -> Span:
+    """The noun of a span's entry without fault."""
+    payload = entry["payload"]
+    exchange = None
+    if entry["kind"] in EXCHANGE_KINDS:
+        exchange = Exchange(kind=entry["kind"], request=payload["request"], response=payload["response"])
+    return Span(
+        span_id=entry["span_id"],
+        parent_span_id=entry["parent_span_id"],
+        name=payload["name"],
+        span_kind=payload["span_kind"],
+        scope=payload["scope"],
+        attributes=payload["attributes"],
+        events=tuple(payload["events"]),
+        status=payload["status"]["code"],
+        status_message=payload["status"]["message"],
+        start_ns=int(entry["timestamp_ns"]),
+        duration_ns=payload["duration_ns"],
+        exchange=exchange,
+    )
+
+
+def plain(value: Any) -> Any:
+    """A deep copy with any ``Mapping`` as ``dict`` and any tuple as ``list``; other types are left to be refused."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

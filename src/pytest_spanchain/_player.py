@@ -1,0 +1,148 @@
+"""The player: finds the recorded answer for a request.
+
+Each recorded exchange answers once. Equal requests are told apart by branch first and recorded order next, so parallel
+callers get their own answers whatever the schedule. A request that was never recorded may *borrow* the nearest
+unplayed exchange of its operation and branch, so that one run shows the whole difference; borrowing never takes an
+answer away from the request that it was recorded for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os.path import commonprefix
+from typing import Any
+
+from ._canonical import canonical, digest
+from ._model import Cassette, Span, SpanTree
+
+ANY_BRANCH = "\n"
+"""Stands where a branch would: no span name is a bare newline."""
+
+Normalise = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A recorded exchange that answers a live request.
+
+    Args:
+        span: the golden span that carries it.
+        exact: whether the request was the recorded one; otherwise it is the nearest and a deviation will be reported.
+    """
+
+    span: Span
+    exact: bool
+
+
+def request_digest(kind: str, name: str, request: Mapping[str, Any]) -> str:
+    """What a request is matched by: lower-case hex SHA-256 of its kind, operation and normalised content."""
+    return digest("spanchain/request/v1", {"kind": kind, "operation": operation_of(kind, name), "request": request})
+
+
+def operation_of(kind: str, name: str) -> str:
+    """The part of a span name that a changed model does not change: ``chat`` of ``chat gpt-4o``."""
+    return name.partition(" ")[0] if kind == "model" else name
+
+
+class Player:
+    """Serves the exchanges of one verified cassette; safe to call from any thread."""
+
+    def __init__(self, cassette: Cassette, *, normalise: Normalise) -> None:
+        self.cassette = cassette
+        self._normalise = normalise
+        self._lock = threading.Lock()
+        self._branches = _branches(cassette.tree)
+        self._unplayed: dict[str, Span] = {}
+        self._queues: dict[tuple[str, ...], deque[str]] = {}
+        self._by_operation: dict[tuple[str, str], list[Span]] = {}
+        self._borrowed: set[str] = set()
+        for span in cassette.tree:
+            if span.exchange is None:
+                continue
+            kind, name = span.exchange.kind, span.name
+            key = request_digest(kind, name, normalise(kind, name, span.exchange.request))
+            self._unplayed[span.span_id] = span
+            # Two queues hold each exchange; whoever takes it from one leaves a stale id in the other, skipped later.
+            self._queues.setdefault((key, *self._branches[span.span_id]), deque()).append(span.span_id)
+            self._queues.setdefault((key, ANY_BRANCH), deque()).append(span.span_id)
+            self._by_operation.setdefault((kind, operation_of(kind, name)), []).append(span)
+
+    def find(
+        self, kind: str, name: str, request: Mapping[str, Any], *, branch: tuple[str, ...], borrow: bool = True
+    ) -> Served | None:
+        """The recorded exchange that answers a request, or ``None`` for a miss.
+
+        Args:
+            kind: ``model``, ``tool`` or ``http``.
+            name: span name of the request.
+            request: redacted and normalised request.
+            branch: names of the ancestors of the request's span, below the root.
+            borrow: whether the nearest exchange may answer if none is equal.
+        """
+        key = request_digest(kind, name, request)
+        with self._lock:
+            span = self._next((key, *branch)) or self._next((key, ANY_BRANCH))
+            if span is not None:
+                return Served(span, exact=True)
+            if not borrow:
+                return None
+            near = self._nearest(kind, name, request, branch)
+            if near is None:
+                return None
+            self._borrowed.add(near.span_id)
+            return Served(near, exact=False)
+
+    def leftovers(self) -> tuple[Span, ...]:
+        """Recorded exchanges that nobody asked for, in recorded order."""
+        with self._lock:
+            return tuple(span for span_id, span in self._unplayed.items() if span_id not in self._borrowed)
+
+    def skip_below(self, span: Span) -> None:
+        """The exchanges below a served span will not be asked for: what made them did not run."""
+        pending = list(self.cassette.tree.children(span))
+        with self._lock:
+            while pending:
+                child = pending.pop()
+                pending.extend(self.cassette.tree.children(child))
+                self._unplayed.pop(child.span_id, None)
+
+    def _next(self, key: tuple[str, ...]) -> Span | None:
+        queue = self._queues.get(key)
+        while queue:
+            span = self._unplayed.pop(queue.popleft(), None)
+            if span is not None:
+                return span
+        return None
+
+    def _nearest(self, kind: str, name: str, request: Mapping[str, Any], branch: tuple[str, ...]) -> Span | None:
+        candidates = [
+            span
+            for span in self._by_operation.get((kind, operation_of(kind, name)), [])
+            if span.span_id in self._unplayed
+            and span.span_id not in self._borrowed
+            and self._branches[span.span_id] == branch
+        ]
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+        wanted = canonical(request)
+        return max(candidates, key=lambda span: self._likeness(wanted, span))
+
+    def _likeness(self, wanted: bytes, span: Span) -> float:
+        assert span.exchange is not None
+        text = canonical(self._normalise(span.exchange.kind, span.name, span.exchange.request))
+        shared = len(commonprefix([wanted, text])) + len(commonprefix([wanted[::-1], text[::-1]]))
+        return shared / max(len(wanted), len(text), 1)
+
+
+def _branches(tree: SpanTree) -> dict[str, tuple[str, ...]]:
+    branches: dict[str, tuple[str, ...]] = {}
+    for span in tree:
+        parent = tree.by_id.get(span.parent_span_id or "")
+        if parent is None or parent.parent_span_id is None:
+            branches[span.span_id] = ()
+        else:
+            branches[span.span_id] = (*branches[parent.span_id], parent.name)
+    return branches

@@ -1,0 +1,190 @@
+"""Credentials in an event stream, those that arrive in pieces included, as edits of its text.
+
+A *channel* is what a reader of the stream would join: the same field of the same kind of event with the same index.
+Its pieces are searched as one text; the first event that holds a part of a credential gets the placeholder, the
+others lose their part.
+
+Invariant: everything outside the edited JSON strings stays as it was, byte for byte, and so does every chunk border
+outside them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import _sse
+from ._redact_text import PLACEHOLDER, Matcher, Span
+
+# What tells one channel from another beside the place of the field. Not ``id``: a tool call has it in one event only.
+_INDEXES = ("index", "output_index", "content_index", "summary_index", "item_id")
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replace the text from ``start`` to ``end``."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A decoded text: the n-th string value of an event's JSON, or (``leaf`` is ``None``) the event's data itself."""
+
+    event: _sse.Event
+    leaf: int | None
+    text: str
+    credential: bool = False
+
+
+def joined(text: str) -> list[str]:
+    """The joined texts of the channels, if the text is a stream of events."""
+    return ["".join(piece.text for piece in pieces) for pieces in _channels(text, None).values() if len(pieces) > 1]
+
+
+def edits(text: str, matcher: Matcher) -> list[Edit]:
+    """What has to change, in order; empty if nothing has to."""
+    changes: list[Edit] = []
+    channels = _channels(text, matcher)
+    for pieces in channels.values():
+        whole = "".join(piece.text for piece in pieces)
+        spans = matcher.spans(whole) if matcher.may_hit(whole) else []
+        offset = 0
+        for piece in pieces:
+            new = PLACEHOLDER if piece.credential else _cut(piece.text, offset, spans)
+            if new != piece.text:
+                changes += _edit(piece, new)
+            offset += len(piece.text)
+    # What no channel holds (comments, event ids, mapping keys) is searched where it stands.
+    beside = matcher.values(text) if channels else matcher.spans(text)
+    taken = [(edit.start, edit.end) for edit in changes]
+    changes += [
+        Edit(start, end, PLACEHOLDER)
+        for start, end in beside
+        if not any(start < taken_end and taken_start < end for taken_start, taken_end in taken)
+    ]
+    return sorted(changes, key=lambda edit: edit.start)
+
+
+def apply(text: str, changes: Sequence[Edit]) -> str:
+    """The edited text."""
+    parts, position = [], 0
+    for edit in changes:
+        parts += [text[position : edit.start], edit.text]
+        position = edit.end
+    return "".join([*parts, text[position:]])
+
+
+def recount(text: str, changes: Sequence[Edit], chunks: Sequence[int]) -> list[int]:
+    """Byte counts of the chunks of the edited text; a border inside an edit stays inside it, or moves to its end."""
+    moves: list[tuple[int, int, int]] = []  # start, old size, new size
+    position = size = 0
+    for edit in changes:
+        size += _size(text[position : edit.start])
+        moves.append((size, _size(text[edit.start : edit.end]), _size(edit.text)))
+        size, position = size + moves[-1][1], edit.end
+    counts = []
+    border = last = done = shift = 0
+    for chunk in chunks:
+        border += chunk
+        while done < len(moves) and moves[done][0] + moves[done][1] <= border:
+            shift += moves[done][2] - moves[done][1]
+            done += 1
+        moved = border + shift
+        if done < len(moves) and moves[done][0] < border:
+            start, _, new = moves[done]
+            moved = shift + start + min(border - start, new)
+        counts.append(moved - last)
+        last = moved
+    return [count for count in counts if count]
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _cut(text: str, offset: int, spans: Sequence[Span]) -> str:
+    """A piece of a joined text without the spans; the placeholder stands where a span starts."""
+    for start, end in reversed(spans):
+        if start < offset + len(text) and offset < end:
+            new = PLACEHOLDER if start >= offset else ""
+            text = text[: max(0, start - offset)] + new + text[end - offset :]
+    return text
+
+
+def _edit(piece: _Piece, new: str) -> Iterator[Edit]:
+    if piece.leaf is None:
+        # The lines of plain data: all of the text goes into the first one, so that no line is left open.
+        for number, (start, line) in enumerate(piece.event.pieces):
+            yield Edit(start, start + len(line), new.replace("\n", " ") if number == 0 else "")
+        return
+    token = _values(piece.event.data)[piece.leaf]
+    start = piece.event.offset(token.start())
+    ascii_only = token.group().isascii()
+    yield Edit(start, start + len(token.group()), json.dumps(new, ensure_ascii=ascii_only))
+
+
+def _values(data: str) -> list[re.Match[str]]:
+    """The string values of a JSON text in order."""
+    tokens = [*_TOKEN.finditer(data)]
+    after = [*tokens[1:], None]
+    return [
+        token
+        for token, follower in zip(tokens, after, strict=True)
+        if token.group().startswith('"') and (follower is None or follower.group() != ":")
+    ]
+
+
+def _channels(text: str, matcher: Matcher | None) -> dict[Any, list[_Piece]]:
+    channels: dict[Any, list[_Piece]] = {}
+    for event in _events(text):
+        value = _sse.parse(event.data)
+        kind = value.get("type") if isinstance(value, dict) else None
+        leaves = [*_leaves(value, (), matcher)] if isinstance(value, (dict, list)) else []
+        if not isinstance(value, (dict, list)) or len(leaves) != len(_values(event.data)):
+            # Not JSON, cut, or with a duplicate key: judged as the text that it is.
+            channels.setdefault((event.name, "data"), []).append(_Piece(event, None, event.data))
+            continue
+        for number, (place, leaf, credential) in enumerate(leaves):
+            channel = (kind if isinstance(kind, str) else event.name, place)
+            channels.setdefault(channel, []).append(_Piece(event, number, leaf, credential))
+    return channels
+
+
+def _events(text: str) -> Iterator[_sse.Event]:
+    """Events of a stream, or the lines of JSON lines."""
+    if "data:" in text:
+        yield from _sse.events(text)
+        return
+    if not text.startswith("{") or "\n" not in text:
+        return
+    position = 0
+    for line in text.split("\n"):
+        if line.strip():
+            yield _sse.Event("", line, ((position, line),), complete=True)
+        position += len(line) + 1
+
+
+def _leaves(value: Any, place: tuple[Any, ...], matcher: Matcher | None) -> Iterator[tuple[Any, str, bool]]:
+    """Channel place and text of every string value in document order, and whether its key says credential."""
+    if isinstance(value, str):
+        yield place, value, False
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            # An entry that names its own index may stand anywhere in the list.
+            named = isinstance(item, dict) and isinstance(item.get("index"), int)
+            yield from _leaves(item, place if named else (*place, index), matcher)
+    elif isinstance(value, dict):
+        own = tuple((name, value[name]) for name in _INDEXES if isinstance(value.get(name), (int, str)))
+        for key, item in value.items():
+            if isinstance(item, str):
+                credential = matcher is not None and matcher.is_credential(key, item, value)
+                yield (*place, *own, key), item, credential
+            else:
+                yield from _leaves(item, (*place, *own, key), matcher)

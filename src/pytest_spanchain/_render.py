@@ -1,0 +1,244 @@
+"""Sentences for people: what deviates, on one screen; what a tree holds, one line per span.
+
+Invariants:
+
+* By default a report is at most one screen; with ``-vv`` nothing is left out.
+* Nothing printed holds a raw control character, wherever it came from; colour only if asked for.
+* Commands and paths are never cut: they are there to be copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ._canonical import canonical
+from ._excerpt import Excerpt
+from ._model import Deviation, Span, SpanTree
+from ._terminal import Line, columns, cut, escape
+from ._textdiff import change_lines, value_text
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Most lines of each part; ``None`` for as many as there are."""
+
+    tree: int | None
+    fields: int | None
+    changes: int | None
+    notes: int | None
+    extra: int | None
+
+
+_ROOMS = (_Room(12, 9, 3, 2, 5), _Room(40, 30, 10, 10, 20), _Room(None, None, None, None, None))
+"""By verbosity: 0, 1, and 2 or more."""
+
+_MOST_COMMANDS = 8
+
+
+def report(
+    deviations: Sequence[Deviation],
+    *,
+    golden: SpanTree,
+    live: SpanTree,
+    cassette: str,
+    commands: Sequence[tuple[str, str]],
+    extra: Sequence[str] = (),
+    verbosity: int = 0,
+    color: bool = False,
+    width: int = 100,
+) -> list[str]:
+    """Describe how a run deviates from its golden trace.
+
+    Args:
+        deviations: from ``_compare.compare``, perhaps re-graded.
+        golden: the recorded tree that was compared.
+        live: the observed tree that was compared.
+        cassette: path as shown to the user; empty if there is no file.
+        commands: label and exact command, e.g. ``("accept", "pytest ... --record-mode=rewrite")``.
+        extra: further lines, e.g. of misses and live calls.
+        verbosity: pytest's; 2 shows everything.
+        color: whether the lines go to a terminal that shows colour.
+        width: columns.
+
+    Returns:
+        Lines without line ends; at most 40 with verbosity 0.
+    """
+    room = _ROOMS[min(max(verbosity, 0), 2)]
+    failing = [deviation for deviation in deviations if deviation.failing]
+    # Where a hook has excused the cause, the first that still fails stands for it.
+    causes = [deviation for deviation in failing if not deviation.consequence] or failing[:1]
+    follow = len(failing) - len(causes)
+    lines = [_headline(causes, excused=len(deviations) - len(failing))]
+    if causes:
+        excerpt = Excerpt(deviations, golden=golden, live=live)
+        drawn, shown = excerpt.fit(failing if room.tree is None else causes, most=room.tree)
+        lines += drawn
+        if shown < len(causes):
+            lines.append(Line(f"  … and {_count(len(causes) - shown, 'more deviation')} (-vv shows them)", "dim"))
+        if follow and room.tree is not None:
+            lines.append(_folded(follow, causes=len(causes)))
+        lines += _field_lines(failing if room.fields is None else causes, room, width)
+    notes = [_note(deviation) for deviation in deviations if not deviation.failing]
+    lines += _limited(notes, room.notes, "note", full_at="-vv")
+    texts = [part for text in extra for part in text.split("\n")]
+    lines += _limited([Line(text) for text in texts], room.extra, "line", full_at="-vv")
+    lines += _footer(cassette, commands)
+    return [line.render(color=color, width=width) for line in lines]
+
+
+def _headline(causes: list[Deviation], *, excused: int) -> Line:
+    if not causes:
+        more = f" ({_count(excused, 'difference')} noted)" if excused else ""
+        return Line(f"spanchain: no deviation from the golden trace{more}", "good")
+    first = f"{causes[0].kind} at {causes[0].path[-1]}"
+    lead = "" if len(causes) == 1 else "first "
+    return Line(f"spanchain: {_count(len(causes), 'deviation')} from the golden trace: {lead}{first}", "head")
+
+
+def _folded(follow: int, *, causes: int) -> Line:
+    verb = "follows" if follow == 1 else "follow"
+    shows = "it" if follow == 1 else "them"
+    cause = "it" if causes == 1 else "these"
+    return Line(f"  … and {_count(follow, 'later difference')} that {verb} from {cause} (-vv shows {shows})", "dim")
+
+
+def _field_lines(deviations: Sequence[Deviation], room: _Room, width: int) -> Iterator[Line]:
+    """Blocks of changed fields; a block that does not fit is cut, what comes after it is counted."""
+    full = room.fields is None
+    left = room.fields if room.fields is not None else 0
+    several = len(deviations) > 1
+    hidden = 0
+    for deviation in deviations:
+        blocks = [change_lines(c, width=width, full=full, owner=_owner(deviation, several)) for c in deviation.changes]
+        blocks += [[line] for line in _asked(deviation, width=width, full=full)]
+        for number, block in enumerate(blocks):
+            if full:
+                yield from block
+            elif left < 3 or (room.changes is not None and number >= room.changes):
+                hidden += 1
+            else:
+                yield from _limited(block, left, "line", full_at="-vv")
+                left -= len(block)
+    if hidden:
+        yield Line(f"  … {_count(hidden, 'more changed field')} (-vv shows them)", "dim")
+
+
+def _owner(deviation: Deviation, several: bool) -> str:
+    return deviation.path[-1] if several else ""
+
+
+def _asked(deviation: Deviation, *, width: int, full: bool) -> Iterator[Line]:
+    """What an added or removed call asked for, so that one knows which of its name it is."""
+    if deviation.golden and deviation.live:
+        return
+    span = deviation.golden or deviation.live
+    if span is None or span.exchange is None:
+        return
+    mark = "-" if deviation.golden else "+"
+    request = span.exchange.request
+    if span.kind == "tool":
+        asked = value_text(request.get("arguments", {}))
+    else:
+        asked = f"{request.get('method', '')} {request.get('url', '')}".strip()
+    if asked:
+        yield Line(f"  {mark} {span.name}: {asked}", mark, whole=full)
+
+
+def _note(deviation: Deviation) -> Line:
+    what = f"  note: {deviation.kind} at {deviation.path[-1]}"
+    if deviation.changes:
+        change = deviation.changes[0]
+        what += f": {change.path} {_brief(change.golden)} -> {_brief(change.live)}"
+    return Line(what + (f" ({deviation.note})" if deviation.note else ""), "dim")
+
+
+def _brief(value: object) -> str:
+    return cut(escape(value_text(value)), 30)
+
+
+def _limited(lines: Sequence[Line], most: int | None, noun: str, *, full_at: str) -> list[Line]:
+    if most is None or len(lines) <= most:
+        return list(lines)
+    kept = max(most - 1, 0)
+    return [*lines[:kept], Line(f"  … {_count(len(lines) - kept, f'more {noun}')} ({full_at} shows them)", "dim")]
+
+
+def _footer(cassette: str, commands: Sequence[tuple[str, str]]) -> Iterator[Line]:
+    labels = (["cassette"] if cassette else []) + [label for label, _ in commands]
+    pad = max((columns(escape(label)) for label in labels), default=0) + 1
+    if cassette:
+        yield Line(f"  {'cassette:':<{pad}} {cassette}", whole=True)
+    for label, command in commands[:_MOST_COMMANDS]:
+        yield Line(f"  {label + ':':<{pad}} {command}", whole=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def tree(tree: SpanTree, *, color: bool = False, width: int = 100) -> list[str]:
+    """Draw a tree, one line per span: kind, tokens in and out, start, duration, bytes out and back, error.
+
+    Args:
+        tree: the spans.
+        color: whether the lines go to a terminal that shows colour.
+        width: columns; names are cut, never the figures.
+    """
+    if not tree.spans:
+        return ["(no spans)"]
+    origin = tree.spans[0].start_ns
+    depths: dict[str | None, int] = {}
+    rows: list[tuple[str, list[str], Span]] = []
+    for span in _preorder(tree):
+        depths[span.span_id] = depths.get(span.parent_span_id, -1) + 1
+        name = "  " * min(depths[span.span_id], 15) + escape(span.name)
+        rows.append((name, _cells(span, origin), span))
+    widths = [max(columns(cells[k]) for _, cells, _ in rows) for k in range(len(rows[0][1]))]
+    left = max(width - sum(widths) - 2 * len(widths), 20)
+    left = min(left, max(columns(name) for name, _, _ in rows))
+    lines: list[str] = []
+    for name, cells, span in rows:
+        shown = cut(name, left)
+        text = shown + " " * (left - columns(shown))
+        text += "".join(f"  {cell:>{size}}" if size else "" for cell, size in zip(cells, widths, strict=True))
+        lines.append(Line(text, "-" if span.status == "error" else "", whole=True).render(color=color, width=width))
+        if span.status == "error":
+            error = Line(f"{'  ' * (depths[span.span_id] + 1)}error: {span.status_message or '(no message)'}", "-")
+            lines.append(error.render(color=color, width=width))
+    return lines
+
+
+def _preorder(tree: SpanTree) -> Iterator[Span]:
+    """Parents before their children, and all of them before the next sibling."""
+    todo = [span for span in tree.spans if span.parent_span_id not in tree.by_id][::-1]
+    while todo:
+        span = todo.pop()
+        yield span
+        todo += reversed(tree.children(span))
+
+
+def _cells(span: Span, origin: int) -> list[str]:
+    sizes = ""
+    if span.exchange:
+        answer = _bytes(len(canonical(span.exchange.response))) if span.exchange.response is not None else "none"
+        sizes = f"{_bytes(len(canonical(span.exchange.request)))} -> {answer}"
+    return [span.kind, _tokens(span), f"+{_time(span.start_ns - origin)}", _time(span.duration_ns), sizes]
+
+
+def _tokens(span: Span) -> str:
+    counts = [span.attributes.get(f"gen_ai.usage.{which}_tokens") for which in ("input", "output")]
+    if all(count is None for count in counts):
+        return ""
+    return " -> ".join(f"{count:,}" if isinstance(count, int) else "?" for count in counts) + " tokens"
+
+
+def _time(nanoseconds: int) -> str:
+    seconds = nanoseconds / 1e9
+    if abs(seconds) >= 1 or nanoseconds == 0:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1e3:.1f} ms" if abs(seconds) >= 1e-3 else f"{seconds * 1e6:.0f} us"
+
+
+def _bytes(count: int) -> str:
+    return f"{count} B" if count < 1_000 else f"{count / 1e3:.1f} kB" if count < 1_000_000 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,67 @@
+"""A verdict in words: what every door prints about a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import _render
+from ._model import SpanTree
+from ._run import Verdict
+from ._trace import Trace
+
+
+def report(
+    verdict: Verdict,
+    *,
+    accept: str,
+    closer: str,
+    root: Path | None = None,
+    verbosity: int = 0,
+    color: bool = False,
+) -> list[str]:
+    """Lines that say why a run fails, or what a re-recording changed.
+
+    Args:
+        verdict: the verdict.
+        accept: command that makes the live trace the golden one.
+        closer: command that shows everything.
+        root: directory that the cassette's path is shown relative to.
+        verbosity: pytest's ``-v`` count; 2 shows everything.
+        color: whether the terminal shows colour.
+    """
+    extra = [f"error: {error}" for error in verdict.errors]
+    extra += [f"refused live call: {attempt.target} at {attempt.site}" for attempt in verdict.attempts]
+    extra += [f"note: {note}" for note in verdict.notes]
+    if verdict.aside is not None:
+        extra.append(f"note: this recording was not accepted; it is kept at {_shown(verdict.aside, root)}")
+    commands: Sequence[tuple[str, str]] = [("accept", accept), ("look closer", closer)] if verdict.deviations else []
+    return _render.report(
+        verdict.deviations,
+        golden=verdict.golden or SpanTree(),
+        live=verdict.live,
+        cassette=_shown(verdict.path, root),
+        commands=commands,
+        extra=extra,
+        verbosity=verbosity,
+        color=color,
+    )
+
+
+def explain(left: Trace, right: Trace, *, verbosity: int = 0) -> list[str]:
+    """Lines for a failed ``assert live == golden``."""
+    golden, live = (left, right) if left.label == "golden" else (right, left)
+    return _render.report(
+        left.deviations_from(right),
+        golden=golden.tree,
+        live=live.tree,
+        cassette="",
+        commands=[],
+        verbosity=verbosity,
+    )
+
+
+def _shown(path: Path, root: Path | None) -> str:
+    if root is not None and path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return path.as_posix()

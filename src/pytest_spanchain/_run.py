@@ -1,0 +1,551 @@
+"""One run of one test: the only place where player, recorder, capture and guard meet.
+
+A boundary asks ``begin`` and gets a call that either carries the recorded answer or lets the real thing go out; it says
+``finish`` once. Whether to record, to serve or to refuse is decided here and nowhere else. What went wrong on the way
+is remembered here too, so that an agent that swallows every exception still cannot pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import _genai, _guard, _otel, _recorder, _store
+from ._capture import Capture, OpenSpan
+from ._compare import compare
+from ._model import OWN_SCOPE, Cassette, Deviation, Exchange, SpanTree
+from ._normalise import Normaliser, RequestHook, without_scopes
+from ._ownership import Ownership
+from ._player import Player
+from ._redact import Redactor
+from ._settings import RecordMode, Settings
+from .errors import CassetteError, CassetteMissing, LiveCallError, MissError, RecordingError, RunClosedError
+
+TOOL_NAME = "gen_ai.tool.name"
+TOOL_CALL_ID = "gen_ai.tool.call.id"
+
+URL_ATTRIBUTES = ("url.full", "http.url")
+
+DeviationHook = Callable[[tuple[Deviation, ...]], tuple[Deviation, ...]]
+RedactHook = Callable[[str, Any], Any]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the users' hooks may change.
+
+    Args:
+        normalise: ``(kind, span name, request) -> request`` to match and compare by.
+        redact: ``(kind, exchange part) -> part`` to store; ``kind`` is the exchange's.
+        deviations: vetoes, adds or re-grades deviations.
+    """
+
+    normalise: RequestHook | None = None
+    redact: RedactHook | None = None
+    deviations: DeviationHook | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run came to.
+
+    Args:
+        nodeid: node id of the test.
+        path: the cassette.
+        mode: record mode of the run.
+        golden: the recorded tree as compared, ``None`` if there was none.
+        live: the observed tree as compared.
+        deviations: differences in causal order; of a re-recording they are what changed, and do not fail.
+        attempts: refused attempts to leave the process.
+        errors: what else fails the run, e.g. a value that cannot be recorded.
+        notes: what the reader should know.
+        replayed: whether a cassette was replayed.
+        recorded: whether a cassette was written.
+        live_calls: exchanges that really happened, and attempts at it.
+        aside: where the recording of a failing test was kept.
+    """
+
+    nodeid: str
+    path: Path
+    mode: RecordMode
+    golden: SpanTree | None
+    live: SpanTree
+    deviations: tuple[Deviation, ...] = ()
+    attempts: tuple[_guard.Attempt, ...] = ()
+    errors: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    replayed: bool = False
+    recorded: bool = False
+    live_calls: int = 0
+    aside: Path | None = None
+
+    @property
+    def failing(self) -> bool:
+        """Whether the test must fail."""
+        drift = self.replayed and not self.recorded and any(deviation.failing for deviation in self.deviations)
+        return bool(drift or self.attempts or self.errors)
+
+
+class Call:
+    """One crossing of a boundary. ``finish`` or ``fail`` ends it, exactly once."""
+
+    def __init__(
+        self, run: Run, span: OpenSpan, *, operation: _genai.Operation | None, recorded: Mapping[str, Any] | None
+    ) -> None:
+        self._run = run
+        self._operation = operation
+        self.span = span
+        self.recorded = recorded
+        """The response to serve; ``None``: the real thing must run."""
+
+    def active(self) -> AbstractContextManager[None]:
+        """Makes this call's span the parent of what the real thing starts."""
+        return self._run.capture.current(self.span)
+
+    def finish(self, response: Mapping[str, Any], *, attributes: Mapping[str, Any] | None = None) -> None:
+        """Say what came back, or what was served."""
+        self._run.finish(self, response, operation=self._operation, attributes=attributes or {})
+
+    def fail(self, error: Exception) -> None:
+        """Say that what came back cannot be recorded; the agent goes on, the recording fails."""
+        self._run.note_error(str(error))
+
+    def drift(self, message: str) -> MissError:
+        """Say that the agent asks for more of this answer than was recorded.
+
+        Returns:
+            The error to raise into the agent.
+        """
+        return self._run.miss(f"{self.span.name}: {message}")
+
+
+class Run:
+    """One run of one test. Make it with ``open_run``; use it as ``start`` .. ``entered`` .. ``close``."""
+
+    def __init__(
+        self, *, nodeid: str, path: Path, settings: Settings, golden: Cassette | None, hooks: Hooks, note: str = "",
+        refusal: CassetteError | None = None,
+    ) -> None:
+        self.nodeid = nodeid
+        self.path = path
+        self.settings = settings
+        self.mode = settings.mode
+        self.closed = False
+        self.verdict: Verdict | None = None
+        self.refusal = refusal
+        """Why this run may neither replay nor record: every call is refused with it."""
+        self._hooks = hooks
+        self._lock = threading.Lock()
+        self._cassette = golden
+        self._redactor = _redactor(settings)
+        self._normaliser = Normaliser(settings.ignore, hook=hooks.normalise)
+        self._player = None
+        if golden is not None and not self.mode.replaces:
+            self._player = Player(golden, normalise=self._normaliser.request)
+        self.records = refusal is None and (self._player is None or self.mode is RecordMode.NEW_EPISODES)
+        self._guard = None if self.records else _guard.Guard(self._refuse, self._owns_caller, settings.allow_hosts)
+        self._notes = [note] if note else []
+        self._errors: list[str] = []
+        self._misses: list[str] = []
+        self._attempts: list[_guard.Attempt] = []
+        self._offered: list[_genai.ToolCall] = []
+        self._live_calls = 0
+        self._in_flight: set[int] = set()
+        self.capture = Capture(name=nodeid.rpartition("::")[2] or nodeid)
+
+    @property
+    def name(self) -> str:
+        """Shown to the user."""
+        return self.nodeid
+
+    @property
+    def replays(self) -> bool:
+        """Whether recorded answers are served."""
+        return self._player is not None
+
+    @property
+    def golden(self) -> SpanTree | None:
+        """The recorded tree, as compared."""
+        return self.verdict.golden if self.verdict else (self._cassette.tree if self._cassette else None)
+
+    @property
+    def live(self) -> SpanTree:
+        """The observed tree, up to now or as compared."""
+        return self.verdict.live if self.verdict else self._observed()
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """Differences between golden and live; up to now while the run lasts."""
+        if self.verdict is not None:
+            return self.verdict.deviations
+        return self._judge(self._observed())[2]
+
+    def start(self) -> None:
+        """Become active: calls of this process may now belong to this run."""
+        _otel.listen(_current_capture)
+        OWNERSHIP.register(self)
+        if self._guard is not None:
+            _guard.arm(self._guard)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Own the calling context and make the run's root span current in it."""
+        with OWNERSHIP.own(self), self.capture.current(self.capture.root):
+            yield
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Not be there for a while: what happens meanwhile belongs to no test."""
+        from opentelemetry import context as otel_context
+
+        OWNERSHIP.unregister(self)
+        token = otel_context.attach(otel_context.Context())
+        try:
+            with OWNERSHIP.own(None):
+                yield
+        finally:
+            otel_context.detach(token)
+            OWNERSHIP.register(self)
+
+    def begin(
+        self,
+        kind: str,
+        name: str,
+        request: Mapping[str, Any],
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        span_kind: str = "internal",
+    ) -> Call:
+        """A call reaches a boundary.
+
+        Args:
+            kind: ``tool`` or ``http``; an HTTP request that a model API understands becomes ``model``.
+            name: span name; a model call gets its own.
+            request: as in ``_model``; an HTTP request brings its headers as a list of pairs.
+            attributes: span attributes known now.
+            span_kind: OpenTelemetry's span kind.
+
+        Raises:
+            MissError: replay has nothing to serve.
+            RunClosedError: the run has ended.
+        """
+        if self.closed:
+            raise RunClosedError(f"a call was made after the run of {self.nodeid} had ended")
+        if self.refusal is not None:
+            raise self.refusal
+        operation = None
+        found = dict(attributes or {})
+        if kind == "http":
+            request = self._http_request(request)
+            body = request["body"] or {}
+            operation = _genai.recognise(method=request["method"], url=request["url"], body=body.get("json"))
+            if operation is not None:
+                kind, name = "model", operation.name
+                found.update(operation.attributes)
+        request = self._redacted(kind, request)
+        if kind == "tool":
+            found.update(self._tool_call_id(found.get(TOOL_NAME), request))
+        span = self.capture.open(self._redactor.text(name), span_kind=span_kind)
+        span.attributes = self._redactor.value(found)
+        span.exchange = Exchange(kind, request, None)
+        recorded = self._recorded(kind, span, request)
+        if recorded is None:
+            with self._lock:
+                self._live_calls += 1
+        with self._lock:
+            self._in_flight.add(span.span_id)
+        return Call(self, span, operation=operation, recorded=recorded)
+
+    def finish(
+        self,
+        call: Call,
+        response: Mapping[str, Any],
+        *,
+        operation: _genai.Operation | None,
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """A call is over; see ``Call.finish``."""
+        span = call.span
+        assert span.exchange is not None
+        if call.recorded is None:
+            response = self._redacted_response(span.exchange.kind, operation, response)
+        span.exchange = replace(span.exchange, response=response)
+        found = dict(attributes)
+        if operation is not None:
+            found.update(_genai.describe_response(operation, response))
+            with self._lock:
+                self._offered.extend(_genai.tool_calls(operation, response))
+        error = _error_of(response)
+        if error is not None:
+            span.status, span.status_message = "error", error[1]
+            found.setdefault("error.type", error[0])
+        span.attributes = {**span.attributes, **self._redactor.value(found)}
+        self.capture.close(span)
+        with self._lock:
+            self._in_flight.discard(span.span_id)
+
+    def miss(self, message: str) -> MissError:
+        """Remember that replay had nothing to serve, and make the error for the agent."""
+        text = f"{message} (cassette {self.path.name}; the test will fail whatever the agent does with this)"
+        with self._lock:
+            self._misses.append(message)
+        return MissError(text)
+
+    def note_error(self, text: str) -> None:
+        """Remember what fails the run whatever the agent does."""
+        with self._lock:
+            self._errors.append(self._redactor.text(text))
+
+    def close(self, *, passed: bool, aside: Path | None = None) -> Verdict:
+        """End the run: judge it and, if it records and all is well, write the cassette. Safe to call twice.
+
+        Args:
+            passed: whether the test's body passed.
+            aside: directory in which a recording that may not become a cassette is kept.
+        """
+        if self.verdict is not None:
+            return self.verdict
+        self.closed = True
+        OWNERSHIP.unregister(self)
+        if self._guard is not None:
+            _guard.disarm(self._guard)
+        self.capture.close(self.capture.root)
+        observed = self._observed()
+        golden, live, deviations = self._judge(observed)
+        verdict = Verdict(
+            nodeid=self.nodeid,
+            path=self.path,
+            mode=self.mode,
+            golden=golden,
+            live=live,
+            deviations=deviations,
+            attempts=tuple(self._attempts),
+            errors=(*([str(self.refusal)] if self.refusal else []), *self._errors, *self._unexplained(deviations)),
+            notes=tuple(self._notes),
+            replayed=self.replays,
+            live_calls=self._live_calls + len(self._attempts),
+        )
+        if self.records and (self._live_calls or not self.replays):
+            verdict = self._written(verdict, observed, passed=passed, aside=aside)
+        self.verdict = verdict
+        return verdict
+
+    def _written(self, verdict: Verdict, observed: SpanTree, *, passed: bool, aside: Path | None) -> Verdict:
+        path = self.path
+        if not passed or verdict.failing:
+            if aside is None:
+                return verdict
+            path = aside / self.path.name
+            verdict = replace(verdict, aside=path)
+        try:
+            data = self._encoded(observed, outcome="passed" if passed and not verdict.failing else "failed")
+            _recorder.write(path, data)
+        except RecordingError as error:
+            return replace(verdict, errors=(*verdict.errors, self._redactor.text(str(error))), aside=None)
+        return verdict if verdict.aside else replace(verdict, recorded=True)
+
+    def _encoded(self, tree: SpanTree, *, outcome: str) -> bytes:
+        header = _recorder.header(
+            nodeid=self.nodeid,
+            eval_id=self.settings.eval_id,
+            mode=self.mode.value,
+            scopes=self.capture.scopes,
+            redaction=self._redactor.rules,
+            supersedes=self._cassette.head if self._cassette else None,
+        )
+        return _recorder.encode(
+            header,
+            tree,
+            trace_id=hashlib.sha256(self.nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:32],
+            outcome=outcome,
+            in_flight=len(self._in_flight),
+            redactor=self._redactor,
+        )
+
+    def _observed(self) -> SpanTree:
+        tree = self.capture.tree(self.nodeid)
+        return SpanTree(tuple(self._redacted_span(span) for span in tree))
+
+    def _redacted_span(self, span: Any) -> Any:
+        if span.scope == OWN_SCOPE:
+            return span
+        return replace(
+            span,
+            name=self._redactor.text(span.name),
+            attributes=self._redactor.value(
+                {key: self._redactor.url(text) if key in URL_ATTRIBUTES else text for key, text in span.attributes.items()}
+            ),
+            events=tuple(self._redactor.value(dict(event)) for event in span.events),
+            status_message=self._redactor.text(span.status_message),
+        )
+
+    def _judge(self, observed: SpanTree) -> tuple[SpanTree | None, SpanTree, tuple[Deviation, ...]]:
+        if self._cassette is None:
+            return None, observed, ()
+        recorded_scopes = frozenset(self._cassette.header.recorder.get("scopes", ()))
+        one_sided = recorded_scopes ^ self.capture.scopes
+        golden = self._normaliser.tree(without_scopes(self._cassette.tree, one_sided))
+        live = self._normaliser.tree(without_scopes(observed, one_sided))
+        deviations = compare(golden, live, ignored_attributes=frozenset(self.settings.ignore_attributes))
+        if self._hooks.deviations is not None:
+            deviations = self._hooks.deviations(deviations)
+        if one_sided and self.closed:
+            self._notes.append(
+                "left out of the comparison, active in only one of the two runs: " + ", ".join(sorted(one_sided))
+            )
+        return golden, live, deviations
+
+    def _unexplained(self, deviations: tuple[Deviation, ...]) -> tuple[str, ...]:
+        """Misses that no failing deviation shows: they fail the run in their own words."""
+        if not self._misses or any(deviation.failing for deviation in deviations):
+            return ()
+        return tuple(dict.fromkeys(self._misses))
+
+    def _recorded(self, kind: str, span: OpenSpan, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if self._player is None:
+            return None
+        wanted = self._normaliser.request(kind, span.name, request)
+        served = self._player.find(
+            kind, span.name, wanted, branch=self.capture.branch(span), borrow=not self.records
+        )
+        if served is None and self.records:
+            return None
+        if served is None:
+            span.status, span.status_message = "error", "not recorded"
+            self.capture.close(span)
+            raise self.miss(f"nothing recorded for {span.name}")
+        self._player.skip_below(served.span)
+        span.graft = (self._player.cassette.tree, served.span)
+        assert served.span.exchange is not None
+        return served.span.exchange.response or UNANSWERED
+
+    def _http_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **request,
+            "url": self._redactor.url(request["url"]),
+            "headers": self._redactor.request_headers(request["headers"]),
+        }
+
+    def _redacted_response(
+        self, kind: str, operation: _genai.Operation | None, response: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        if kind != "tool":
+            body = response["body"]
+            if body is not None and "chunks" in body and "text" in body:
+                text, chunks = self._redactor.stream(body["text"], body["chunks"])
+                body = {**body, "text": text, "chunks": chunks, "message": _genai.assemble(operation, text)}
+            headers = self._redactor.response_headers(response["headers"])
+            response = {**response, "headers": headers, "body": body}
+        return self._redacted(kind, response)
+
+    def _redacted(self, kind: str, part: Mapping[str, Any]) -> Mapping[str, Any]:
+        value: Mapping[str, Any] = self._redactor.value(dict(part))
+        return self._hooks.redact(kind, value) if self._hooks.redact else value
+
+    def _tool_call_id(self, name: Any, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The id under which the model asked for this call: same name, and same arguments if there are several."""
+        with self._lock:
+            asked = [call for call in self._offered if call.name == name]
+            exact = [call for call in asked if call.arguments == request["arguments"]]
+            found = exact[0] if exact else asked[0] if len(asked) == 1 else None
+            if found is None:
+                return {}
+            self._offered.remove(found)
+        return {TOOL_CALL_ID: found.id}
+
+    def _owns_caller(self) -> bool:
+        return OWNERSHIP.peek() is self
+
+    def _refuse(self, attempt: _guard.Attempt) -> None:
+        host, _, port = attempt.target.rpartition(":")
+        if not _guard.is_telemetry(host, int(port) if port.isdigit() else None):
+            with self._lock:
+                self._attempts.append(attempt)
+        raise LiveCallError(
+            f"replay does not let anything out: {attempt.target} was contacted at {attempt.site}"
+            f" (allow it with allow_hosts=[{host or attempt.target!r}])"
+        )
+
+
+UNANSWERED: Mapping[str, Any] = {
+    "status": None,
+    "headers": {},
+    "body": None,
+    "end": "closed",
+    "error": None,
+}
+"""What stands for the answer of a call that was still open when the recording ended."""
+
+OWNERSHIP: Ownership[Run] = Ownership()
+"""The runs of this process."""
+
+
+def current_run() -> Run | None:
+    """The run that owns the calling context; see ``Ownership.current``."""
+    return OWNERSHIP.current()
+
+
+def _current_capture() -> Capture | None:
+    run = OWNERSHIP.peek()
+    return run.capture if run is not None else None
+
+
+def open_run(*, nodeid: str, path: Path, settings: Settings, hooks: Hooks | None = None, command: str = "") -> Run:
+    """Decide by mode and file whether to replay or to record, and verify what will be replayed.
+
+    Args:
+        nodeid: node id of the test, or a name.
+        path: the cassette's path.
+        settings: settings of the run.
+        hooks: the users' hooks.
+        command: the command that records this cassette, for the error message.
+
+    Returns:
+        A run; if the cassette is missing, unreadable, broken or incomplete and the mode does not replace it, a run
+        with a ``refusal``, which lets nothing out and nothing pass.
+    """
+    eval_id = settings.eval_id or nodeid.partition("[")[0]
+    settings = replace(settings, eval_id=eval_id)
+    note, golden = "", None
+    refusal: CassetteError | None = None
+    try:
+        if _store.exists(path):
+            golden = _store.load(path, nodeid=nodeid)
+        elif settings.mode is RecordMode.NONE:
+            refusal = CassetteMissing(
+                "there is no cassette, and record mode 'none' does not make one",
+                path=str(path),
+                remedy=f"record it: {command}" if command else "record it with mode 'once'",
+            )
+    except CassetteError as error:
+        if settings.mode.replaces:
+            note = f"the old cassette could not be compared with: {error.reason}"
+        else:
+            refusal = error
+    return Run(nodeid=nodeid, path=path, settings=settings, golden=golden, hooks=hooks or Hooks(), note=note, refusal=refusal)
+
+
+def _redactor(settings: Settings) -> Redactor:
+    patterns = [rule.removeprefix("re:") for rule in settings.redact if rule.startswith("re:")]
+    others = [rule for rule in settings.redact if not rule.startswith("re:")]
+    return Redactor(
+        os.environ,
+        keys=[rule for rule in others if not set(rule) & set(".[$")],
+        patterns=patterns,
+        paths=[rule for rule in others if set(rule) & set(".[$")],
+    )
+
+
+def _error_of(response: Mapping[str, Any]) -> tuple[str, str] | None:
+    error = response.get("error")
+    if error is not None:
+        kind = str(error.get("type", "error"))
+        return kind.rpartition(":")[2], str(error.get("message", ""))
+    status = response.get("status")
+    return (str(status), "") if isinstance(status, int) and status >= 400 else None

@@ -1,0 +1,169 @@
+"""What the user may set, and the one place that decides which setting wins.
+
+Precedence, strongest first: marker, command line, ``spanchain_config`` fixture, ini. Lists of the marker, the fixture
+and the ini add up; single values override. An unknown name or value anywhere is a ``UsageError`` that names the
+nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any
+
+from .errors import UsageError
+
+
+class RecordMode(str, Enum):
+    """When a run may record. ``all`` and ``rewrite`` are two names of one thing, as in other recorders."""
+
+    NONE = "none"
+    ONCE = "once"
+    NEW_EPISODES = "new_episodes"
+    ALL = "all"
+    REWRITE = "rewrite"
+
+    __str__ = str.__str__
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the run goes live and replaces an existing cassette."""
+        return self in (RecordMode.ALL, RecordMode.REWRITE)
+
+
+RECORD_MODES = tuple(mode.value for mode in RecordMode)
+
+MODE_HELP = {
+    RecordMode.NONE: "replay only (the default)",
+    RecordMode.ONCE: "record if there is no cassette, else replay",
+    RecordMode.NEW_EPISODES: "replay what is known, record the rest",
+    RecordMode.ALL: "run live and replace the cassette if the test passes",
+    RecordMode.REWRITE: "the same as all",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that steers one run.
+
+    Args:
+        mode: record mode.
+        directory: where cassettes live; relative to the pytest root directory.
+        tools: plain functions to record, ``module:function``, ``module:Class.method`` or ``module:*``.
+        ignore: parts of a request that do not matter: JSON paths below ``request`` (``body.json.user``) or
+            ``re:<pattern>`` applied to every text.
+        ignore_attributes: span attribute names to leave out of the comparison.
+        allow_hosts: hosts (``localhost`` stands for loopback) that may be contacted live in replay.
+        redact: key names, JSON paths (with a dot) or ``re:<pattern>`` to replace before anything is stored.
+        eval_id: groups runs of one evaluation; the node id without parameters by default.
+    """
+
+    mode: RecordMode = RecordMode.NONE
+    directory: str = "cassettes"
+    tools: tuple[Any, ...] = ()
+    ignore: tuple[str, ...] = ()
+    ignore_attributes: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
+    redact: tuple[str, ...] = ()
+    eval_id: str = ""
+
+
+SETTING_NAMES = tuple(field.name for field in fields(Settings))
+LIST_SETTINGS = ("tools", "ignore", "ignore_attributes", "allow_hosts", "redact")
+INI_PREFIX = "spanchain_"
+INI_NAMES = tuple(INI_PREFIX + ("record_mode" if name == "mode" else name) for name in SETTING_NAMES)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint such as `` (did you mean 'tools'?)``, or the list of valid names."""
+    choices = list(valid)
+    found = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return f" (did you mean {found[0]!r}?)" if found else f" (valid: {', '.join(choices)})"
+
+
+def check_names(given: Iterable[str], *, where: str) -> None:
+    """Refuse unknown setting names.
+
+    Raises:
+        UsageError: it names the place, the unknown name and the nearest valid one.
+    """
+    for name in given:
+        if name not in SETTING_NAMES:
+            raise UsageError(f"{where}: unknown setting {name!r}{nearest(name, SETTING_NAMES)}")
+
+
+def check_ini(given: Iterable[str]) -> None:
+    """Refuse unknown ``spanchain_*`` ini keys, which pytest itself lets pass without ``--strict-config``."""
+    for name in given:
+        if name.startswith(INI_PREFIX) and name not in INI_NAMES:
+            raise UsageError(f"ini: unknown key {name!r}{nearest(name, INI_NAMES)}")
+
+
+def parse_mode(value: Any, *, where: str) -> RecordMode:
+    """A record mode from its name.
+
+    Raises:
+        UsageError: it names the place and the nearest valid mode.
+    """
+    if value in RECORD_MODES:
+        return RecordMode(value)
+    raise UsageError(f"{where}: unknown record mode {value!r}{nearest(str(value), RECORD_MODES)}")
+
+
+def resolve(
+    *,
+    marker: Mapping[str, Any],
+    cli_mode: str | None,
+    fixture: Mapping[str, Any],
+    ini: Mapping[str, Any],
+    ci: bool,
+) -> Settings:
+    """The settings of one run.
+
+    Args:
+        marker: keyword arguments of ``@pytest.mark.cassette``.
+        cli_mode: ``--record-mode`` as given on the command line, else ``None``.
+        fixture: what the ``spanchain_config`` fixture returned.
+        ini: settings from the ini file by setting name.
+        ci: whether this runs under CI; there, recording needs the command line, so that an ini or fixture default
+            cannot make CI spend money.
+
+    Raises:
+        UsageError: for an unknown name or a value of the wrong type.
+    """
+    layers = [("ini", ini), ("fixture spanchain_config", fixture), ("marker cassette", marker)]
+    merged: dict[str, Any] = {}
+    for where, layer in layers:
+        check_names(layer, where=where)
+        for name, value in layer.items():
+            if name == "mode":
+                continue
+            if name in LIST_SETTINGS:
+                merged[name] = merged.get(name, ()) + _as_tuple(value, where=f"{where}: {name}")
+            elif not isinstance(value, str) or not value:
+                raise UsageError(f"{where}: {name} takes a non-empty text, not {value!r}")
+            else:
+                merged[name] = value
+    return Settings(mode=_mode(marker=marker, cli_mode=cli_mode, fixture=fixture, ini=ini, ci=ci), **merged)
+
+
+def _mode(
+    *, marker: Mapping[str, Any], cli_mode: str | None, fixture: Mapping[str, Any], ini: Mapping[str, Any], ci: bool
+) -> RecordMode:
+    if "mode" in marker:
+        return parse_mode(marker["mode"], where="marker cassette")
+    if cli_mode is not None:
+        return parse_mode(cli_mode, where="--record-mode")
+    for where, layer in (("fixture spanchain_config", fixture), ("ini", ini)):
+        if "mode" in layer:
+            mode = parse_mode(layer["mode"], where=where)
+            return RecordMode.NONE if ci else mode
+    return RecordMode.NONE
+
+
+def _as_tuple(value: Any, *, where: str) -> tuple[Any, ...]:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return tuple(value)
+    raise UsageError(f"{where} takes a list, not {value!r}")

@@ -1,0 +1,194 @@
+"""The door to the terminal: ``spanchain verify``, ``show`` and ``diff``. Imports no project code.
+
+Exit status: 0 clean, 1 a verdict fails (or, for ``diff``, the traces differ), 2 wrong usage, 3 a file cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import _store
+from .errors import CassetteError, CassetteUnreadable
+
+CLEAN, FAILS, USAGE, UNREADABLE = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What ``verify`` found of one file."""
+
+    path: str
+    integrity: str
+    completeness: str
+    entries: int | None
+    head: str | None
+    nodeid: str | None
+    status: int
+    problem: CassetteError | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        The exit status.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    status: int = arguments.command(arguments, parser)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="spanchain",
+        description="Look into cassettes of pytest-spanchain and verify them.",
+        epilog="exit status: 0 clean, 1 a verdict fails, 2 wrong usage, 3 a file cannot be read",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    verify = commands.add_parser("verify", help="check the hash chain and the close entry of cassettes")
+    verify.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="cassettes, or directories of them")
+    verify.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
+    verify.set_defaults(command=_verify)
+
+    show = commands.add_parser("show", help="print the span tree with tokens, times and sizes")
+    show.add_argument("path", type=Path, metavar="PATH")
+    show.set_defaults(command=_show)
+
+    diff = commands.add_parser("diff", help="compare two cassettes as a golden and a live trace")
+    diff.add_argument("golden", type=Path, metavar="A")
+    diff.add_argument("live", type=Path, metavar="B")
+    diff.add_argument("-v", "--verbose", action="count", default=0, help="show more; -vv shows everything")
+    diff.set_defaults(command=_diff)
+    return parser
+
+
+def _verify(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    checked = [_check(path) for given in arguments.paths for path in _cassettes(given, parser)]
+    if arguments.json:
+        print(json.dumps({"cassettes": [_as_json(one) for one in checked]}, indent=2))
+    else:
+        for one in checked:
+            _print_checked(one)
+        bad = sum(one.status != CLEAN for one in checked)
+        print(f"{len(checked)} verified, {bad} failed" if bad else f"{len(checked)} verified")
+    return max(one.status for one in checked)
+
+
+def _cassettes(given: Path, parser: argparse.ArgumentParser) -> Iterator[Path]:
+    if not given.is_dir():
+        yield given
+        return
+    found = sorted(path for path in given.rglob("*.yaml") if not path.name.startswith("."))
+    if not found:
+        parser.error(f"{given} holds no cassettes (*.yaml)")
+    yield from found
+
+
+def _check(path: Path) -> Checked:
+    from . import _chain, _codec
+
+    shown = str(path)
+    try:
+        verdicts = _chain.judge(_codec.loads(_store.read(path), path=shown), path=shown)
+    except CassetteUnreadable as error:
+        return Checked(shown, "unreadable", "unknown", None, None, None, UNREADABLE, error)
+    problem = verdicts.integrity or verdicts.completeness
+    cassette = verdicts.cassette
+    return Checked(
+        path=shown,
+        integrity="broken" if verdicts.integrity else "ok",
+        completeness="unknown" if verdicts.integrity else "incomplete" if verdicts.completeness else "complete",
+        entries=len(cassette.tree) + 1 if cassette else None,
+        head=cassette.head if cassette else None,
+        nodeid=cassette.header.nodeid if cassette else None,
+        status=FAILS if problem else CLEAN,
+        problem=problem,
+    )
+
+
+def _print_checked(one: Checked) -> None:
+    from ._terminal import escape
+
+    if one.problem is None:
+        print(escape(f"ok       {one.path}  {one.entries} entries, head {str(one.head)[:12]}"))
+        return
+    label = "unreadable" if one.status == UNREADABLE else "failed"
+    print(f"{label:8} " + "\n         ".join(escape(line) for line in str(one.problem).splitlines()))
+
+
+def _as_json(one: Checked) -> dict[str, Any]:
+    problem = one.problem
+    return {
+        "path": one.path,
+        "integrity": one.integrity,
+        "completeness": one.completeness,
+        "entries": one.entries,
+        "head": one.head,
+        "nodeid": one.nodeid,
+        "problem": None
+        if problem is None
+        else {
+            "reason": problem.reason,
+            "line": problem.line,
+            "entry": problem.entry,
+            "field": problem.field,
+            "remedy": problem.remedy,
+        },
+    }
+
+
+def _show(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from . import _render
+
+    try:
+        cassette = _store.load(arguments.path)
+    except CassetteError as error:
+        return _refused(error)
+    header = cassette.header
+    print(escape(f"{header.nodeid}"))
+    print(escape(f"recorded {header.recorded_at} (claimed), {len(cassette.tree)} spans, head {cassette.head}"))
+    for line in _render.tree(cassette.tree, color=sys.stdout.isatty()):
+        print(line)
+    return CLEAN
+
+
+def _diff(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from . import _compare, _render
+
+    try:
+        golden, live = _store.load(arguments.golden), _store.load(arguments.live)
+    except CassetteError as error:
+        return _refused(error)
+    deviations = _compare.compare(golden.tree, live.tree)
+    if not deviations:
+        print("no deviations")
+        return CLEAN
+    lines = _render.report(
+        deviations,
+        golden=golden.tree,
+        live=live.tree,
+        cassette=str(arguments.golden),
+        commands=[("look closer", f"spanchain diff -vv {arguments.golden} {arguments.live}")],
+        verbosity=arguments.verbose,
+        color=sys.stdout.isatty(),
+    )
+    print("\n".join(lines))
+    return FAILS
+
+
+def _refused(error: CassetteError) -> int:
+    from ._terminal import escape
+
+    print("\n".join(escape(line) for line in f"spanchain: {error}".splitlines()), file=sys.stderr)
+    return UNREADABLE if isinstance(error, CassetteUnreadable) else FAILS

@@ -1,0 +1,529 @@
+"""Values come back with their types; what cannot is refused or, as an argument, marked."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import pathlib
+import subprocess
+import sys
+import threading
+import typing
+import zoneinfo
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import Enum, Flag, IntEnum
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+import attrs
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_spanchain import _trust
+from pytest_spanchain._canonical import canonical
+from pytest_spanchain._values import check_round_trip, decode, encode, register_type, trusted_types
+from pytest_spanchain.errors import CassetteBroken, Unrecordable, UsageError
+
+T = TypeVar("T")
+
+
+class Color(Enum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+class Right(Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Point(NamedTuple):
+    x: int
+    y: int = 0
+
+
+Pair = namedtuple("Pair", "left right")
+
+
+@dataclass(frozen=True)
+class Item:
+    sku: str
+    price: Decimal
+
+
+@dataclass
+class Order:
+    id: int
+    items: list[Item]
+    note: str | None = None
+    total: Decimal = field(init=False, default=Decimal(0))
+
+    def __post_init__(self) -> None:
+        raised.append("constructor ran")
+        self.total = sum((item.price for item in self.items), Decimal(0))
+
+    @cached_property
+    def heavy(self) -> str:
+        return "computed"
+
+
+@dataclass
+class Box(Generic[T]):
+    content: T
+
+
+class Slotted:
+    __slots__ = ("__hidden", "seen")
+
+    def __init__(self) -> None:
+        self.seen = 1
+        self.__hidden = (2,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Slotted) and (self.seen, self.__hidden) == (other.seen, other.__hidden)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Plain:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Plain and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Money(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "hidden"
+
+
+class Bag(dict[str, int]):
+    pass
+
+
+@attrs.define
+class Tag:
+    name: str
+
+
+class Model(pydantic.BaseModel):
+    name: str
+    at: dt.datetime | None = None
+    _cache: dict[str, int] = pydantic.PrivateAttr(default_factory=dict)
+
+
+class Loose(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    id: int
+
+
+class Names(pydantic.RootModel[list[str]]):
+    pass
+
+
+class ShopError(Exception):
+    def __init__(self, *, code: int) -> None:
+        super().__init__(f"failed with {code}")
+        self.code = code
+
+
+raised: list[str] = []
+
+
+def shop() -> None: ...
+
+
+TYPES = trusted_types(shop)
+
+
+def same(value: Any) -> Any:
+    plain = encode(value)
+    # As the cassette gives it back.
+    again = decode(json.loads(json.dumps(plain)), types=TYPES)
+    assert type(again) is type(value)
+    check_round_trip(plain, types=TYPES)
+    return again
+
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.decimals(allow_nan=False)
+    | st.fractions()
+    | st.uuids()
+    | st.dates()
+    | st.times()
+    | st.timedeltas()
+    | st.datetimes(timezones=st.none() | st.timezones() | st.just(dt.timezone.utc))
+    | st.complex_numbers(allow_nan=False)
+    | st.sampled_from([Color.RED, Level.LOW, Right.READ | Right.WRITE])
+)
+HASHABLE = st.recursive(
+    LEAVES, lambda inner: st.lists(inner).map(tuple) | st.frozensets(inner, max_size=4), max_leaves=8
+)
+VALUES = st.recursive(
+    HASHABLE,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(HASHABLE | st.sampled_from(["$tuple", "$esc", "$x", "$"]), inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["$tuple", "$esc", "$opaque", "$object"]), inner, max_size=1)
+        | st.sets(HASHABLE, max_size=4)
+        | inner.map(Box)
+    ),
+    max_leaves=15,
+)
+
+
+@given(VALUES)
+def test_values_come_back(value: Any) -> None:
+    again = same(value)
+    assert again == value
+    assert canonical(encode(again)) == canonical(encode(value))
+    assert canonical(encode(value, opaque=True)) == canonical(encode(value))
+
+
+@given(st.recursive(st.none() | st.text() | st.integers(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
+def test_any_plain_value_decodes_or_is_called_broken(plain: Any) -> None:
+    """A forged cassette cannot crash the decoder, and nothing but a tag changes its type."""
+    tags = ["$tuple", "$set", "$map", "$datetime", "$timedelta", "$object", "$enum", "$deque", "$range", "$complex", "$x"]
+    for forged in [plain, *({tag: plain} for tag in tags)]:
+        try:
+            decode(forged, types=TYPES)
+        except (CassetteBroken, UsageError):
+            continue
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        bytearray(b"\x00\xff"),
+        range(1, 9, 2),
+        Fraction(1, 3),
+        deque([1, 2], maxlen=3),
+        OrderedDict([("b", 1), ("a", 2)]),
+        Counter("hello"),
+        defaultdict(list, {"a": [1]}),
+        defaultdict(None, {1: 2}),
+        pathlib.Path("/tmp/x"),
+        pathlib.PurePosixPath("a/b"),
+        pathlib.PureWindowsPath("C:\\x"),
+        dt.datetime(2026, 11, 21, 3, tzinfo=dt.timezone(dt.timedelta(hours=1), "CET")),
+        dt.datetime(2026, 10, 25, 2, 30, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"), fold=1),
+        dt.time(1, 2, tzinfo=dt.timezone.utc),
+        zoneinfo.ZoneInfo("Europe/Berlin"),
+        "\ud800",
+        {"\ud800": 1},
+        {1: "int", "1": "text", True or None: 0},
+        {"$esc": {"$esc": {"$tuple": []}}},
+        (1, (2, [3, {4}])),
+        Point(1),
+        Pair([1], {2}),
+        Item("a", Decimal("1.10")),
+        Box(Box((1,))),
+        Box[int](1),
+        Slotted(),
+        Plain("x"),
+        Bag(a=1),
+        Tag("t"),
+        Model(name="n", at=dt.datetime(2026, 1, 1)),
+        Loose.model_validate({"id": 1, "z": 2, "a": (3,)}),
+        Names(["a"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_more_values_come_back(value: Any) -> None:
+    again = same(value)
+    assert again == value
+    assert repr(again) == repr(value) or type(value).__repr__ is object.__repr__
+
+
+def test_not_a_number() -> None:
+    assert encode([float("nan"), float("-inf")]) == [{"$float": "nan"}, {"$float": "-inf"}]
+    again = same(float("nan"))
+    assert again != again  # noqa: PLR0124  # the test for NaN
+
+
+def test_the_order_of_mappings_is_kept() -> None:
+    assert list(same({"z": 1, "a": 2})) == ["z", "a"]
+
+
+def test_no_constructor_runs_and_derived_values_are_left_out() -> None:
+    order = Order(1, [Item("a", Decimal(2))])
+    assert order.heavy == "computed"
+    raised.clear()
+    again = same(order)
+    assert again == order
+    assert raised == []
+    assert "heavy" not in vars(again)
+    assert again.total == Decimal(2)
+
+
+def test_a_subclass_of_a_builtin_keeps_its_content_and_class() -> None:
+    again = same(Money("5"))
+    assert str.__str__(again) == "5"
+
+
+def test_what_a_model_was_given_is_kept() -> None:
+    model = Model(name="n")
+    model._cache["hits"] = 3
+    again = same(model)
+    assert again.model_fields_set == {"name"}
+    assert again._cache == {"hits": 3}
+
+
+def caught(make: Callable[[], Any]) -> Exception:
+    try:
+        make()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no", 1),
+        KeyError(("a", 1)),
+        caught(lambda: open("/does/not/exist")),  # noqa: SIM115  # it cannot be opened
+        caught(lambda: b"\xff".decode()),
+        caught(lambda: json.loads("{")),
+        caught(lambda: compile("a b", "x", "exec")),
+        caught(lambda: __import__("does_not_exist")),
+        subprocess.CalledProcessError(2, ["x"], output=b"out"),
+        asyncio.TimeoutError("late"),
+        StopIteration(3),
+        ShopError(code=7),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_exceptions_come_back(error: Exception) -> None:
+    again = same(error)
+    assert str(again) == str(error)
+    assert again.args == error.args
+    assert vars(again) == vars(error)
+    for name in ("errno", "filename", "start", "name", "lineno", "value", "code", "output"):
+        assert getattr(again, name, None) == getattr(error, name, None)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups and notes")
+def test_groups_and_notes_come_back() -> None:
+    group = ExceptionGroup("all", [ShopError(code=1), ValueError(2)])  # noqa: F821  # new in 3.11
+    group.add_note("look here")
+    again = same(group)
+    assert [str(error) for error in again.exceptions] == ["failed with 1", "2"]
+    assert again.__notes__ == ["look here"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        threading.Lock(),
+        lambda: 1,
+        (n for n in ()),
+        Order,
+        type("Local", (Plain,), {})("x"),
+        Box(threading.Lock()),
+        Plain(threading.Lock()),  # type: ignore[arg-type]
+        defaultdict(lambda: 1),
+        KeyboardInterrupt(),
+        pydantic.SecretStr("hush"),
+        sys,
+        1 + 0j if False else memoryview(b"x"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_has_no_plain_form_is_refused_while_recording(value: Any) -> None:
+    with pytest.raises(Unrecordable, match=r"register_type|without a plain form|has no"):
+        check_round_trip(encode({"deep": [value]}), types=TYPES)
+
+
+def test_the_refusal_names_place_type_and_remedy() -> None:
+    with pytest.raises(Unrecordable) as info:
+        encode({"rows": [1, Box(threading.Lock())]})
+    assert str(info.value).startswith("$.rows[1].content: _thread:lock has no plain form; return plain data, or")
+
+
+def test_cycles_are_refused_and_shared_parts_are_not() -> None:
+    knot: list[Any] = []
+    knot.append({"again": knot})
+    with pytest.raises(Unrecordable, match="contains itself"):
+        encode(knot)
+    shared = [1]
+    assert encode([shared, shared]) == [[1], [1]]
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(Unrecordable, match="too deep"):
+        encode(deep)
+
+
+@dataclass
+class Context:
+    client: Any
+    user: str
+
+
+class Client:
+    key = "secret"
+
+
+def test_arguments_mark_what_has_no_plain_form() -> None:
+    knot: list[Any] = []
+    knot.append(knot)
+    plain = encode(
+        {"ctx": Context(Client(), "ann"), "who": Context(1, "bob"), "fn": len, "all": [Client(), 2], "knot": knot},
+        opaque=True,
+    )
+    here = __name__
+    assert plain == {
+        "ctx": {"$opaque": f"{here}:Context"},
+        "who": {"$object": {"type": f"{here}:Context", "fields": {"client": 1, "user": "bob"}}},
+        "fn": {"$opaque": "builtins:builtin_function_or_method"},
+        "all": [{"$opaque": f"{here}:Client"}, 2],
+        "knot": [{"$opaque": "builtins:list"}],
+    }
+    with pytest.raises(CassetteBroken, match="no plain form when it was recorded"):
+        decode(plain["ctx"], types=TYPES)
+
+
+def test_a_class_that_nobody_vouches_for_is_named() -> None:
+    with pytest.raises(UsageError, match=r"\$\[0\]: .*shop\.models:Order.*spanchain\.register_type\(Order\)"):
+        decode([{"$object": {"type": "shop.models:Order", "fields": {}}}], types=TYPES)
+
+
+def test_nothing_named_by_the_file_is_imported() -> None:
+    assert "antigravity" not in sys.modules
+    for name in ("antigravity:fly", "os:system", "builtins:eval", "builtins:KeyboardInterrupt", "subprocess:Popen"):
+        for tag in ("$object", "$enum", "$exception"):
+            with pytest.raises(UsageError, match="register_type"):
+                decode({tag: {"type": name, "args": [], "fields": {}}}, types={})
+    assert "antigravity" not in sys.modules
+
+
+HERE = __name__
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {"$new": 1},
+        {"$bytes": "***"},
+        {"$bytes": 1},
+        {"$float": "1.5"},
+        {"$str": "YQ=="},
+        {"$esc": {"a": 1}},
+        {"$esc": {"$a": 1, "$b": 2}},
+        {"$datetime": "yesterday"},
+        {"$tuple": 3},
+        {"$map": [[1]]},
+        {"$map": [[1, 2], [1, 3]]},
+        {"$map": [[[1], 2]]},
+        {"$deque": {"items": []}},
+        {"$defaultdict": {"factory": "eval", "items": []}},
+        {"$zoneinfo": "../../etc/passwd"},
+        {"$enum": {"type": f"{HERE}:Color", "name": "BLUE"}},
+        {"$enum": {"type": f"{HERE}:Item", "name": "RED"}},
+        {"$enum": {"type": f"{HERE}:Right", "value": 64}},
+        {"$object": {"type": f"{HERE}:Color", "fields": {}}},
+        {"$object": {"type": f"{HERE}:Item", "fields": {"sku": "a"}}},
+        {"$object": {"type": f"{HERE}:Item", "fields": {"sku": "a", "price": 1}, "more": 1}},
+        {"$object": {"type": f"{HERE}:Plain", "fields": {"__class__": 1}}},
+        {"$object": {"type": f"{HERE}:Plain", "fields": {"__dict__": {"a": 1}}}},
+        {"$object": {"type": f"{HERE}:Slotted", "fields": {"other": 1}}},
+        {"$object": {"type": f"{HERE}:Point", "fields": {"x": 1}}},
+        {"$object": {"type": f"{HERE}:Model", "fields": {"nam": 1}}},
+        {"$object": {"type": f"{HERE}:Money", "base": [1]}},
+        {"$object": {"type": f"{HERE}:Money", "fields": {}}},
+        {"$object": {"type": f"{HERE}:ShopError", "args": []}},
+        {"$exception": {"type": f"{HERE}:Plain", "args": []}},
+        {"$exception": {"type": "builtins:UnicodeDecodeError", "args": [1]}},
+        {"$object": {}},
+        {"$object": []},
+    ],
+    ids=json.dumps,
+)
+def test_forged_tags_are_broken(plain: Any) -> None:
+    with pytest.raises(CassetteBroken) as info:
+        decode({"at": plain}, types=TYPES)
+    assert info.value.field is not None
+    assert info.value.field.startswith("$.at")
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(_trust, "_registry", {})
+    return
+
+
+def test_a_registered_class_needs_no_annotation(registry: None) -> None:
+    @register_type
+    @dataclass
+    class Local:
+        id: int
+
+    assert decode(encode(Local(3)), types={}) == Local(3)
+
+
+def test_a_converter_makes_a_foreign_class_recordable(registry: None) -> None:
+    register_type(memoryview, to_plain=bytes, from_plain=memoryview)
+    plain = encode(memoryview(b"ab"))
+    check_round_trip(plain, types={})
+    assert decode(plain, types={}) == memoryview(b"ab")
+
+
+def test_wrong_registrations(registry: None) -> None:
+    with pytest.raises(UsageError, match="takes a class"):
+        register_type(3)  # type: ignore[type-var]
+    with pytest.raises(UsageError, match="come together"):
+        register_type(Plain, to_plain=str)
+
+
+Alias = typing.NewType("Alias", Plain)
+
+
+def test_trust_reaches_through_annotations() -> None:
+    # Classes that no module global names, so that only the annotations can lead to them.
+    leaf = dataclass(type("Leaf", (), {"__annotations__": {"n": int}, "__module__": "far.away"}))
+    node = type("Node", (pydantic.BaseModel,), {"__annotations__": {"leaf": leaf | None}, "__module__": "far.away"})
+
+    def fn(a: Any, broken: Any) -> Any: ...
+
+    fn.__annotations__ = {"return": dict[str, list[node | int]], "broken": "does.not.exist", "a": Callable[[leaf], Alias]}  # type: ignore[valid-type]
+    found = trusted_types(fn)
+    assert found["far.away:Leaf"] is leaf
+    assert found["far.away:Node"] is node
+    assert found[f"{HERE}:Plain"] is Plain
+    assert "far.away:Other" not in found
+
+
+def test_trust_reaches_what_a_closure_names() -> None:
+    class Local(Plain): ...
+
+    def fn() -> Local:
+        return Local("x")
+
+    found = trusted_types(fn)
+    assert found[f"{HERE}:{Local.__qualname__}"] is Local
+    assert decode(encode(fn()), types=found).name == "x"
