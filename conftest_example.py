@@ -27,7 +27,7 @@ def spanchain_config() -> dict[str, Any]:
             # "my_agent.tools:Crm.find_customer",
         ],
         # Parts of a request that may differ from run to run: JSON paths below the request, or patterns for any text.
-        # Fresh uuids, the clock, temporary paths and ports are taken care of; this is for what only you can know.
+        # The ports of servers on this machine are taken care of; this is for what only you can know.
         "ignore": [
             # "body.json.user",
             # r"re:session-[0-9a-f]{8}",

@@ -27,7 +27,7 @@ def result_of(document: dict[str, Any]) -> Any:
 
 
 @given(builders.plain_values())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_anything_plain_survives(value: Any) -> None:
     document = builders.document_holding(value)
     data = _codec.dumps(document)
@@ -39,7 +39,7 @@ def test_anything_plain_survives(value: Any) -> None:
 
 
 @given(builders.plain_values())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_yaml_reader_sees_the_same(value: Any) -> None:
     # The hash proves what *our* reader saw; a reviewer's tool must see nothing else.
     document = builders.document_holding(value)
@@ -48,7 +48,7 @@ def test_every_yaml_reader_sees_the_same(value: Any) -> None:
 
 
 @given(builders.plain_values())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_generic_yaml_dumper_breaks_nothing(value: Any) -> None:
     document = builders.document_holding(value)
     text = yaml.dump(
@@ -322,7 +322,7 @@ def test_what_readers_disagree_on_is_refused_bare_and_taken_quoted() -> None:
 
 
 def test_what_every_reader_takes_for_text_is_text() -> None:
-    for scalar in ("e5", "_", "y", "nope", "1.2.3", "2024-01-01x", "0x", "v1_000", "a:b", "-1x", "12:x", "hello world"):
+    for scalar in ("e5", "_", "y", "nope", "1.2.3", "2024-01-01x", "v1_000", "a:b", "-1x", "12:x", "hello world"):
         assert yaml.safe_load(f"a: {scalar}") == {"a": scalar}
         assert _codec.loads(f"a: {scalar}".encode()).document == {"a": scalar}
 

@@ -392,6 +392,7 @@ plain = st.recursive(
 
 
 @given(plain, plain)
+@settings(max_examples=50, deadline=None)
 def test_differing_values_always_yield_a_field(golden: Any, live: Any) -> None:
     assert same(golden, golden)
     assert same(golden, pickle.loads(pickle.dumps(golden)))
@@ -597,7 +598,7 @@ def alike(golden: Spec, live: Spec, *, root: bool = True) -> bool:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_green_if_and_only_if_alike(data: st.DataObject) -> None:
     golden = run(*data.draw(small()).below)
     live = data.draw(st.one_of(small().map(lambda s: run(*s.below)), shuffles(golden)))

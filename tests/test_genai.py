@@ -199,6 +199,13 @@ def response_events() -> list[dict[str, Any]]:
 RESPONSE_STREAM = sse(*response_events(), named=True)
 
 
+def whole(operation: Operation | None, text: str) -> Any:
+    """The assembled answer, where there must be one."""
+    found = assemble(operation, text)
+    assert found is not None
+    return found
+
+
 class Server(ThreadingHTTPServer):
     """Answers every POST with one event stream; keeps what it was asked."""
 
@@ -311,20 +318,20 @@ def test_responses_stream_agrees_with_the_sdk(server: Server) -> None:
 
 
 def test_responses_are_built_from_their_items_without_the_final_event() -> None:
-    cut = assemble(RESPONSES, sse(*response_events()[:-1]))
+    cut = whole(RESPONSES, sse(*response_events()[:-1]))
     assert cut["output"] == RESPONSE["output"]
     assert cut["status"] == "in_progress"
     Response.model_validate(cut)
-    mid = assemble(None, sse(*response_events()[:5]))
+    mid = whole(None, sse(*response_events()[:5]))
     assert mid["output"][0]["content"] == [{"type": "output_text", "text": "Hello", "annotations": []}]
-    arguments = assemble(RESPONSES, sse(*response_events()[:10]))
+    arguments = whole(RESPONSES, sse(*response_events()[:10]))
     assert arguments["output"][1]["arguments"] == '{"id":'
 
 
 def test_a_failed_response_keeps_the_items_that_came() -> None:
     failed = {**RESPONSE, "status": "failed", "output": None, "error": {"code": "server_error", "message": "no"}}
     stream = sse(*response_events()[:8], {"type": "response.failed", "response": failed})
-    assert assemble(RESPONSES, stream)["output"] == RESPONSE["output"][:1]
+    assert whole(RESPONSES, stream)["output"] == RESPONSE["output"][:1]
     described = describe_response(RESPONSES, {"status": 200, "body": {"text": stream, "message": None}})
     assert described["error.type"] == "server_error"
 
@@ -339,7 +346,7 @@ def test_reasoning_summaries_and_refusals_are_put_together() -> None:
         {"type": "response.output_item.added", "output_index": 1, "item": {"type": "message", "content": []}},
         {"type": "response.refusal.delta", "output_index": 1, "content_index": 0, "delta": "No."},
     )
-    assert assemble(RESPONSES, stream)["output"] == [
+    assert whole(RESPONSES, stream)["output"] == [
         {"type": "reasoning", "summary": [{"text": "ab"}]},
         {"type": "message", "content": [{"type": "refusal", "refusal": "No."}]},
     ]
@@ -352,7 +359,7 @@ def test_choices_are_kept_apart_and_in_order() -> None:
         chunk({"role": "assistant", "content": "B"}, index=1, finish="length"),
         chunk({"content": "A"}, index=0, finish="stop"),
     )
-    ours = assemble(CHAT, stream)
+    ours = whole(CHAT, stream)
     assert [(c["message"]["content"], c["finish_reason"]) for c in ours["choices"]] == [
         ("aA", "stop"),
         ("bB", "length"),
@@ -384,7 +391,7 @@ def test_chat_log_probabilities_are_appended() -> None:
         }
         return made
 
-    ours = assemble(CHAT, sse(part("a"), part("b"), chunk({}, finish="stop")))
+    ours = whole(CHAT, sse(part("a"), part("b"), chunk({}, finish="stop")))
     again = ChatCompletion.model_validate(ours)
     assert again.choices[0].logprobs is not None
     assert [entry.token for entry in again.choices[0].logprobs.content or []] == ["a", "b"]
@@ -423,11 +430,11 @@ def test_tool_calls_that_are_not_json_keep_their_text() -> None:
 
 def test_a_cut_stream_gives_what_arrived() -> None:
     cut = MESSAGE_STREAM[: MESSAGE_STREAM.index("12, ")]
-    message = assemble(MESSAGES, cut)
+    message = whole(MESSAGES, cut)
     assert message["content"][1] == {"type": "text", "text": "I will look"}
     assert message["content"][2]["input"] == '{"id": 14'
     assert message["stop_reason"] is None
-    chat = assemble(CHAT, CHAT_STREAM[: CHAT_STREAM.index("see")])
+    chat = whole(CHAT, CHAT_STREAM[: CHAT_STREAM.index("see")])
     assert chat["choices"][0]["message"]["content"] == "Let me "
     assert chat["choices"][0]["finish_reason"] is None
 
@@ -658,8 +665,8 @@ def test_unknown_or_unparsable_is_none() -> None:
 def test_split_surrogates_are_joined_and_lone_ones_replaced() -> None:
     part = 'data: {"choices":[{"delta":{"content":"HALF"}}]}\n\n'
     first, second = part.replace("HALF", "\\ud83d"), part.replace("HALF", "\\ude00")
-    assert assemble(CHAT, first + second)["choices"][0]["message"]["content"] == "😀"
-    lone = assemble(CHAT, first)
+    assert whole(CHAT, first + second)["choices"][0]["message"]["content"] == "😀"
+    lone = whole(CHAT, first)
     assert lone["choices"][0]["message"]["content"] == "\ufffd"
 
 

@@ -129,7 +129,14 @@ class Run:
     """One run of one test. Make it with ``open_run``; use it as ``start`` .. ``entered`` .. ``close``."""
 
     def __init__(
-        self, *, nodeid: str, path: Path, settings: Settings, golden: Cassette | None, hooks: Hooks, note: str = "",
+        self,
+        *,
+        nodeid: str,
+        path: Path,
+        settings: Settings,
+        golden: Cassette | None,
+        hooks: Hooks,
+        note: str = "",
         refusal: CassetteError | None = None,
     ) -> None:
         self.nodeid = nodeid
@@ -379,7 +386,10 @@ class Run:
             span,
             name=self._redactor.text(span.name),
             attributes=self._redactor.value(
-                {key: self._redactor.url(text) if key in URL_ATTRIBUTES else text for key, text in span.attributes.items()}
+                {
+                    key: self._redactor.url(text) if key in URL_ATTRIBUTES else text
+                    for key, text in span.attributes.items()
+                }
             ),
             events=tuple(self._redactor.value(dict(event)) for event in span.events),
             status_message=self._redactor.text(span.status_message),
@@ -411,9 +421,7 @@ class Run:
         if self._player is None:
             return None
         wanted = self._normaliser.request(kind, span.name, request)
-        served = self._player.find(
-            kind, span.name, wanted, branch=self.capture.branch(span), borrow=not self.records
-        )
+        served = self._player.find(kind, span.name, wanted, branch=self.capture.branch(span), borrow=not self.records)
         if served is None and self.records:
             return None
         if served is None:
@@ -528,7 +536,9 @@ def open_run(*, nodeid: str, path: Path, settings: Settings, hooks: Hooks | None
             note = f"the old cassette could not be compared with: {error.reason}"
         else:
             refusal = error
-    return Run(nodeid=nodeid, path=path, settings=settings, golden=golden, hooks=hooks or Hooks(), note=note, refusal=refusal)
+    return Run(
+        nodeid=nodeid, path=path, settings=settings, golden=golden, hooks=hooks or Hooks(), note=note, refusal=refusal
+    )
 
 
 def _redactor(settings: Settings) -> Redactor:

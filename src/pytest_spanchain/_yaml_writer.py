@@ -12,34 +12,18 @@ within ``_yaml_limits``. How each value is written:
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ._ledger import ENTRY_KEYS, HEADER_KEYS
-from ._yaml_limits import MAX_BYTES, MAX_DEPTH, MAX_DIGITS, MAX_KEY, MAX_NODES, MAX_TEXT
+from ._yaml_limits import MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_TEXT
+from ._yaml_scalars import INDENT, NEEDS_ESCAPE, flow_key, is_plain, key_text, number_or_word, quoted, text_lines
 from .errors import Unrecordable
 
 WIDTH = 120
 SHARED = 48
-STEP = "  "
-
-# Text that every YAML reader, of 1.1 and 1.2, takes for text. Hex runs are left out: a hash that starts with a letter
-# should look like one that starts with a digit.
-_PLAIN = re.compile(r"(?![0-9a-f]{16,}\Z)[A-Za-z_][A-Za-z0-9_]*(?:[./-][A-Za-z0-9_]+)*")
-_TYPED_WORDS = frozenset({"y", "n", "yes", "no", "true", "false", "on", "off", "null"})
-
-# Legal in JSON text, but not (or not verbatim) in YAML: DEL, C1 with NEL, line and paragraph separator, BOM,
-# non-characters. C0 is escaped by JSON itself.
-_NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-_NEEDS_ESCAPE = re.compile('["\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]')
-
-# A literal block cannot hold these; a blank before a line end it can, but editors and hooks strip it.
-_NOT_LITERAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|[ \t](?=\n|\\Z)")
-_BITS_PER_DIGIT = math.log2(10)
+STEP = " " * INDENT
 
 
 @dataclass(frozen=True)
@@ -108,12 +92,12 @@ class _Nodes:
             raise Unrecordable(f"{path}: the cassette would hold more than {MAX_NODES} values")
         kind = type(value)
         if kind is str:
-            return self._scalar(value, _string(value, path), flowing=not _NEEDS_ESCAPE.search(value))
+            return self._scalar(value, quoted(value, path), flowing=not NEEDS_ESCAPE.search(value))
         if kind is dict or kind is list:
             if depth > MAX_DEPTH:
                 raise Unrecordable(f"{path}: nested deeper than {MAX_DEPTH} levels")
             return self._mapping(value, path, depth, order) if kind is dict else self._list(value, path, depth)
-        return self._scalar(value, _number_or_word(value, path))
+        return self._scalar(value, number_or_word(value, path))
 
     def _scalar(self, value: Any, text: str, *, flowing: bool = True) -> _Node:
         self._spend(len(text))
@@ -124,10 +108,10 @@ class _Nodes:
     def _mapping(self, value: dict[Any, Any], path: str, depth: int, order: Sequence[str]) -> _Node:
         items = []
         for key in _sorted_keys(value, path, order):
-            written = _key(key, path)
+            written = key_text(key, path)
             self._spend(len(written))
             items.append((written, self.build(value[key], path=f"{path}.{key}", depth=depth + 1)))
-        flow = self._flow(items, lambda pair: f"{_flow_key(pair[0])}: {pair[1].flow}", "{}")
+        flow = self._flow(items, lambda pair: f"{flow_key(pair[0])}: {pair[1].flow}", "{}")
         return self._collection(value, ("map", *((key, node.identity) for key, node in items)), items, flow)
 
     def _list(self, value: list[Any], path: str, depth: int) -> _Node:
@@ -217,7 +201,7 @@ class _Writer:
         if flow is not None:
             yield f"{lead} {flow}"
         elif type(node.value) is str:
-            yield from _text(lead, node.value, indent + 1)
+            yield from text_lines(lead, node.value, STEP * (indent + 1))
         elif type(node.value) is dict:
             yield lead
             for key, child in node.items:
@@ -254,84 +238,9 @@ def _plain_or_flow(node: _Node) -> str | None:
     return node.value if is_plain(node.value) else node.flow
 
 
-def is_plain(text: str) -> bool:
-    """Whether text is written without quotes."""
-    return _PLAIN.fullmatch(text) is not None and text.lower() not in _TYPED_WORDS
-
-
-def _text(lead: str, text: str, indent: int) -> Iterator[str]:
-    """Text that needs escapes in JSON: a literal block if that is exact and safe from editors, else quoted lines."""
-    margin = STEP * indent
-    body = text.rstrip("\n")
-    if not body or body.startswith("\t") or _NOT_LITERAL.search(text):
-        yield from _quoted_lines(lead, text, margin)
-        return
-    tail = len(text) - len(body)
-    explicit = str(len(STEP)) if body[0] in " \n" else ""
-    yield f"{lead} |{explicit}{'-' if tail == 0 else '' if tail == 1 else '+'}"
-    for line in (text[:-1] if tail else text).split("\n"):
-        yield margin + line if line else ""
-
-
-def _quoted_lines(lead: str, text: str, margin: str) -> Iterator[str]:
-    """Double quotes, one line of text per line; a backslash before the line end keeps every blank."""
-    first, *rest = re.findall(r"[^\n]*\n|[^\n]+", text)
-    if not rest:
-        yield f"{lead} {_quote(first)}"
-        return
-    yield f'{lead} "{_quote(first)[1:-1]}\\'
-    for position, line in enumerate(rest):
-        inner = _quote(line)[1:-1]
-        # A blank that starts a continued line would be skipped.
-        inner = "\\" + inner if inner.startswith(" ") else inner
-        yield margin + inner + ('"' if position == len(rest) - 1 else "\\")
-
-
-def _quote(text: str) -> str:
-    return _NOT_YAML.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(text, ensure_ascii=False))
-
-
-def _string(value: str, path: str) -> str:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise Unrecordable(f"{path}: text holds a lone surrogate") from None
-    return _quote(value)
-
-
-def _number_or_word(value: Any, path: str) -> str:
-    if value is None or value is True or value is False:
-        return {None: "null", True: "true", False: "false"}[value]
-    if type(value) is int:
-        if value.bit_length() > (MAX_DIGITS - 1) * _BITS_PER_DIGIT:
-            raise Unrecordable(f"{path}: an integer of more than {MAX_DIGITS} digits")
-        return str(value)
-    if type(value) is float and math.isfinite(value):
-        return _float(value)
-    raise Unrecordable(f"{path}: {type(value).__qualname__} has no plain form here")
-
-
-def _float(value: float) -> str:
-    """Shortest digits that give the same number, in the form that YAML 1.1, YAML 1.2 and JSON all read as a float."""
-    text = repr(value)
-    mantissa, exponent, power = text.partition("e")
-    return text if not exponent or "." in mantissa else f"{mantissa}.0e{power}"
-
-
 def _sorted_keys(value: dict[Any, Any], path: str, order: Sequence[str]) -> list[str]:
     for key in value:
         if type(key) is not str:
             raise Unrecordable(f"{path}: mapping key {key!r} is not text")
     first = [key for key in order if key in value]
     return first + sorted(value.keys() - set(first))
-
-
-def _key(key: str, path: str) -> str:
-    written = key if is_plain(key) else _string(key, path)
-    if len(written) > MAX_KEY:
-        raise Unrecordable(f"{path}: a mapping key of more than {MAX_KEY} characters")
-    return written
-
-
-def _flow_key(written: str) -> str:
-    return written if written.startswith('"') else f'"{written}"'

@@ -150,13 +150,14 @@ def _as_json(one: Checked) -> dict[str, Any]:
 
 def _show(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from . import _render
+    from ._terminal import escape
 
     try:
         cassette = _store.load(arguments.path)
     except CassetteError as error:
         return _refused(error)
     header = cassette.header
-    print(escape(f"{header.nodeid}"))
+    print(escape(header.nodeid))
     print(escape(f"recorded {header.recorded_at} (claimed), {len(cassette.tree)} spans, head {cassette.head}"))
     for line in _render.tree(cassette.tree, color=sys.stdout.isatty()):
         print(line)

@@ -11,7 +11,7 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from .. import _body
 from .._guard import is_telemetry
@@ -204,12 +204,11 @@ class _Edge:
     def _error(self, error: Mapping[str, Any] | None, request: Any) -> Exception:
         """The recorded exception: one of the library's own, by name."""
         if error is None:
-            return self.lib.ReadError("the recorded call was given up before it was answered", request=request)
+            error = {"type": "ReadError", "message": "the recorded call was given up before it was answered"}
         found = getattr(self.lib, error["type"], None)
         if isinstance(found, type) and issubclass(found, self.lib.RequestError):
-            exception: Exception = found(error["message"], request=request)
-            return exception
-        return self.lib.TransportError(f"{error['type']}: {error['message']}", request=request)
+            return cast("Exception", found(error["message"], request=request))
+        return cast("Exception", self.lib.TransportError(f"{error['type']}: {error['message']}", request=request))
 
 
 class _Recording:
@@ -303,7 +302,5 @@ def _request(request: Any) -> dict[str, Any]:
         "method": request.method,
         "url": str(request.url),
         "headers": list(request.headers.items()),
-        "body": _body.body_of(
-            [request.content], content_type=request.headers.get("content-type", ""), layout=False
-        ),
+        "body": _body.body_of([request.content], content_type=request.headers.get("content-type", ""), layout=False),
     }

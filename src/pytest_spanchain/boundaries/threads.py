@@ -10,14 +10,14 @@ import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from .._run import OWNERSHIP
 
 
 def install() -> None:
     """Patch ``Thread.start`` and ``ThreadPoolExecutor.submit``, for the life of the process."""
-    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+    start, submit = threading.Thread.start, cast("Callable[..., Future[Any]]", ThreadPoolExecutor.submit)
 
     @functools.wraps(start)
     def start_in_context(self: threading.Thread) -> None:
@@ -33,7 +33,7 @@ def install() -> None:
         return submit(self, _in_context(fn) if OWNERSHIP.inherited() is not None else fn, *args, **kwargs)
 
     threading.Thread.start = start_in_context  # type: ignore[method-assign]
-    ThreadPoolExecutor.submit = submit_in_context  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = submit_in_context  # type: ignore[method-assign, assignment]
 
 
 def _in_context(fn: Callable[..., Any]) -> Callable[..., Any]:
