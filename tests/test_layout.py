@@ -107,6 +107,10 @@ def test_any_text_is_split_faithfully_or_not_at_all(text: str) -> None:
         ("[]", "compact"),
         ('"text"', "compact"),
         ("[1, 2]", "spaced"),
+        (r'["\u0007A\u009a"]', "compact+ascii"),
+        (r'["\\u00AB\u00ab"]', "compact+ascii"),
+        (r'["\\/", "/"]', "spaced"),
+        (r'["\\u003c", "<"]', "spaced+ascii"),
     ],
 )
 def test_real_texts(text: str, style: str) -> None:

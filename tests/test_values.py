@@ -19,7 +19,6 @@ from enum import Enum, Flag, IntEnum
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
-from uuid import UUID
 
 import attrs
 import pydantic
@@ -206,7 +205,19 @@ def test_values_come_back(value: Any) -> None:
 @given(st.recursive(st.none() | st.text() | st.integers(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
 def test_any_plain_value_decodes_or_is_called_broken(plain: Any) -> None:
     """A forged cassette cannot crash the decoder, and nothing but a tag changes its type."""
-    tags = ["$tuple", "$set", "$map", "$datetime", "$timedelta", "$object", "$enum", "$deque", "$range", "$complex", "$x"]
+    tags = [
+        "$tuple",
+        "$set",
+        "$map",
+        "$datetime",
+        "$timedelta",
+        "$object",
+        "$enum",
+        "$deque",
+        "$range",
+        "$complex",
+        "$x",
+    ]
     for forged in [plain, *({tag: plain} for tag in tags)]:
         try:
             decode(forged, types=TYPES)
@@ -261,7 +272,7 @@ def test_more_values_come_back(value: Any) -> None:
 def test_not_a_number() -> None:
     assert encode([float("nan"), float("-inf")]) == [{"$float": "nan"}, {"$float": "-inf"}]
     again = same(float("nan"))
-    assert again != again  # noqa: PLR0124  # the test for NaN
+    assert again != again  # the test for NaN
 
 
 def test_the_order_of_mappings_is_kept() -> None:
@@ -510,7 +521,11 @@ def test_trust_reaches_through_annotations() -> None:
 
     def fn(a: Any, broken: Any) -> Any: ...
 
-    fn.__annotations__ = {"return": dict[str, list[node | int]], "broken": "does.not.exist", "a": Callable[[leaf], Alias]}  # type: ignore[valid-type]
+    fn.__annotations__ = {
+        "return": dict[str, list[node | int]],
+        "broken": "does.not.exist",
+        "a": Callable[[leaf], Alias],
+    }  # type: ignore[valid-type]
     found = trusted_types(fn)
     assert found["far.away:Leaf"] is leaf
     assert found["far.away:Node"] is node

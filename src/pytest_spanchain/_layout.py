@@ -23,6 +23,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, NoReturn
 
 MAX_DEPTH = 100
@@ -42,7 +43,7 @@ _BASES: dict[str, tuple[str | int | None, tuple[str, str]]] = {
 _FLAGS = ("ascii", "slash", "html", "upper", "newline", "crlf")
 _HTML = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _ESCAPE = re.compile(r"\\(?:u([0-9a-f]{4})|.)")
-_UPPER = re.compile(r"\\u(?=[0-9]*[a-fA-F])[0-9A-F]{4}")
+_UPPER = re.compile(r"\\u(?=[0-9]{0,3}[A-F])[0-9A-F]{4}")
 _RUN = re.compile(r"([0-9]{1,9})(?:\*([0-9]{1,9}))?")
 
 
@@ -246,20 +247,20 @@ def _rebuild(value: Any, turns: dict[tuple[str, ...], Iterator[tuple[str, ...]]]
 
 def _candidates(text: str) -> Iterator[str]:
     """Styles that the look of the text allows, likeliest first; ``split`` tries them."""
-    flags = ""
-    if text.isascii() and "\\u" in text:
-        flags += "+ascii"
-    if "\\/" in text:
-        flags += "+slash"
-    lower = text.lower() if "\\u" in text else ""
-    html = "+html" if any(escape in lower for escape in _HTML.values()) else ""
-    upper = "+upper" if lower and _UPPER.search(text) else ""
+    escaped = "\\u" in text
+    lower = text.lower() if escaped else ""
+    hints = {
+        "ascii": escaped and text.isascii(),
+        "slash": "\\/" in text,
+        "html": escaped and any(escape in lower for escape in _HTML.values()),
+        "upper": escaped and _UPPER.search(text) is not None,
+    }
     end = "+crlf" if text.endswith("\r\n") else "+newline" if text.endswith("\n") else ""
+    # What looks like an escape may be a literal backslash before a letter, so each hint is tried both ways.
+    choices = [(f"+{flag}", "") if hinted else ("",) for flag, hinted in hints.items()]
     for base in _bases(text):
-        yield f"{base}{flags}{html}{upper}{end}"
-        if "+ascii" in flags:
-            # ASCII text with \u escapes may only hold control characters and HTML's three, and no flag for them.
-            yield f"{base}{flags.replace('+ascii', '')}{html}{upper}{end}"
+        for flags in product(*choices):
+            yield f"{base}{''.join(flags)}{end}"
 
 
 def _bases(text: str) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from . import _render
 from ._model import SpanTree
-from ._run import Verdict
 from ._trace import Trace
+from ._verdict import Verdict
 
 
 def report(

@@ -8,7 +8,6 @@ is remembered here too, so that an agent that swallows every exception still can
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -19,21 +18,19 @@ from typing import Any
 from . import _genai, _guard, _otel, _recorder, _store
 from ._capture import Capture, OpenSpan
 from ._compare import compare
-from ._model import OWN_SCOPE, Cassette, Deviation, Exchange, SpanTree
+from ._model import Cassette, Deviation, Exchange, SpanTree
 from ._normalise import Normaliser, RequestHook, without_scopes
 from ._ownership import Ownership
 from ._player import Player
-from ._redact import Redactor
+from ._screen import RedactHook, Screen
 from ._settings import RecordMode, Settings
+from ._verdict import Verdict
 from .errors import CassetteError, CassetteMissing, LiveCallError, MissError, RecordingError, RunClosedError
 
 TOOL_NAME = "gen_ai.tool.name"
 TOOL_CALL_ID = "gen_ai.tool.call.id"
 
-URL_ATTRIBUTES = ("url.full", "http.url")
-
 DeviationHook = Callable[[tuple[Deviation, ...]], tuple[Deviation, ...]]
-RedactHook = Callable[[str, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -49,47 +46,6 @@ class Hooks:
     normalise: RequestHook | None = None
     redact: RedactHook | None = None
     deviations: DeviationHook | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a run came to.
-
-    Args:
-        nodeid: node id of the test.
-        path: the cassette.
-        mode: record mode of the run.
-        golden: the recorded tree as compared, ``None`` if there was none.
-        live: the observed tree as compared.
-        deviations: differences in causal order; of a re-recording they are what changed, and do not fail.
-        attempts: refused attempts to leave the process.
-        errors: what else fails the run, e.g. a value that cannot be recorded.
-        notes: what the reader should know.
-        replayed: whether a cassette was replayed.
-        recorded: whether a cassette was written.
-        live_calls: exchanges that really happened, and attempts at it.
-        aside: where the recording of a failing test was kept.
-    """
-
-    nodeid: str
-    path: Path
-    mode: RecordMode
-    golden: SpanTree | None
-    live: SpanTree
-    deviations: tuple[Deviation, ...] = ()
-    attempts: tuple[_guard.Attempt, ...] = ()
-    errors: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    replayed: bool = False
-    recorded: bool = False
-    live_calls: int = 0
-    aside: Path | None = None
-
-    @property
-    def failing(self) -> bool:
-        """Whether the test must fail."""
-        drift = self.replayed and not self.recorded and any(deviation.failing for deviation in self.deviations)
-        return bool(drift or self.attempts or self.errors)
 
 
 class Call:
@@ -150,7 +106,7 @@ class Run:
         self._hooks = hooks
         self._lock = threading.Lock()
         self._cassette = golden
-        self._redactor = _redactor(settings)
+        self._screen = Screen(settings, hook=hooks.redact)
         self._normaliser = Normaliser(settings.ignore, hook=hooks.normalise)
         self._player = None
         if golden is not None and not self.mode.replaces:
@@ -249,17 +205,17 @@ class Run:
         operation = None
         found = dict(attributes or {})
         if kind == "http":
-            request = self._http_request(request)
+            request = self._screen.http_request(request)
             body = request["body"] or {}
             operation = _genai.recognise(method=request["method"], url=request["url"], body=body.get("json"))
             if operation is not None:
                 kind, name = "model", operation.name
                 found.update(operation.attributes)
-        request = self._redacted(kind, request)
+        request = self._screen.request(kind, request)
         if kind == "tool":
             found.update(self._tool_call_id(found.get(TOOL_NAME), request))
-        span = self.capture.open(self._redactor.text(name), span_kind=span_kind)
-        span.attributes = self._redactor.value(found)
+        span = self.capture.open(self._screen.text(name), span_kind=span_kind)
+        span.attributes = self._screen.attributes(found)
         span.exchange = Exchange(kind, request, None)
         recorded = self._recorded(kind, span, request)
         if recorded is None:
@@ -281,7 +237,7 @@ class Run:
         span = call.span
         assert span.exchange is not None
         if call.recorded is None:
-            response = self._redacted_response(span.exchange.kind, operation, response)
+            response = self._screen.response(span.exchange.kind, operation, response)
         span.exchange = replace(span.exchange, response=response)
         found = dict(attributes)
         if operation is not None:
@@ -292,7 +248,7 @@ class Run:
         if error is not None:
             span.status, span.status_message = "error", error[1]
             found.setdefault("error.type", error[0])
-        span.attributes = {**span.attributes, **self._redactor.value(found)}
+        span.attributes = {**span.attributes, **self._screen.attributes(found)}
         self.capture.close(span)
         with self._lock:
             self._in_flight.discard(span.span_id)
@@ -307,7 +263,7 @@ class Run:
     def note_error(self, text: str) -> None:
         """Remember what fails the run whatever the agent does."""
         with self._lock:
-            self._errors.append(self._redactor.text(text))
+            self._errors.append(self._screen.text(text))
 
     def close(self, *, passed: bool, aside: Path | None = None) -> Verdict:
         """End the run: judge it and, if it records and all is well, write the cassette. Safe to call twice.
@@ -354,7 +310,7 @@ class Run:
             data = self._encoded(observed, outcome="passed" if passed and not verdict.failing else "failed")
             _recorder.write(path, data)
         except RecordingError as error:
-            return replace(verdict, errors=(*verdict.errors, self._redactor.text(str(error))), aside=None)
+            return replace(verdict, errors=(*verdict.errors, self._screen.text(str(error))), aside=None)
         return verdict if verdict.aside else replace(verdict, recorded=True)
 
     def _encoded(self, tree: SpanTree, *, outcome: str) -> bytes:
@@ -363,7 +319,7 @@ class Run:
             eval_id=self.settings.eval_id,
             mode=self.mode.value,
             scopes=self.capture.scopes,
-            redaction=self._redactor.rules,
+            redaction=self._screen.redactor.rules,
             supersedes=self._cassette.head if self._cassette else None,
         )
         return _recorder.encode(
@@ -372,28 +328,11 @@ class Run:
             trace_id=hashlib.sha256(self.nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:32],
             outcome=outcome,
             in_flight=len(self._in_flight),
-            redactor=self._redactor,
+            redactor=self._screen.redactor,
         )
 
     def _observed(self) -> SpanTree:
-        tree = self.capture.tree(self.nodeid)
-        return SpanTree(tuple(self._redacted_span(span) for span in tree))
-
-    def _redacted_span(self, span: Any) -> Any:
-        if span.scope == OWN_SCOPE:
-            return span
-        return replace(
-            span,
-            name=self._redactor.text(span.name),
-            attributes=self._redactor.value(
-                {
-                    key: self._redactor.url(text) if key in URL_ATTRIBUTES else text
-                    for key, text in span.attributes.items()
-                }
-            ),
-            events=tuple(self._redactor.value(dict(event)) for event in span.events),
-            status_message=self._redactor.text(span.status_message),
-        )
+        return self._screen.tree(self.capture.tree(self.nodeid))
 
     def _judge(self, observed: SpanTree) -> tuple[SpanTree | None, SpanTree, tuple[Deviation, ...]]:
         if self._cassette is None:
@@ -432,29 +371,6 @@ class Run:
         span.graft = (self._player.cassette.tree, served.span)
         assert served.span.exchange is not None
         return served.span.exchange.response or UNANSWERED
-
-    def _http_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            **request,
-            "url": self._redactor.url(request["url"]),
-            "headers": self._redactor.request_headers(request["headers"]),
-        }
-
-    def _redacted_response(
-        self, kind: str, operation: _genai.Operation | None, response: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
-        if kind != "tool":
-            body = response["body"]
-            if body is not None and "chunks" in body and "text" in body:
-                text, chunks = self._redactor.stream(body["text"], body["chunks"])
-                body = {**body, "text": text, "chunks": chunks, "message": _genai.assemble(operation, text)}
-            headers = self._redactor.response_headers(response["headers"])
-            response = {**response, "headers": headers, "body": body}
-        return self._redacted(kind, response)
-
-    def _redacted(self, kind: str, part: Mapping[str, Any]) -> Mapping[str, Any]:
-        value: Mapping[str, Any] = self._redactor.value(dict(part))
-        return self._hooks.redact(kind, value) if self._hooks.redact else value
 
     def _tool_call_id(self, name: Any, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The id under which the model asked for this call: same name, and same arguments if there are several."""
@@ -538,17 +454,6 @@ def open_run(*, nodeid: str, path: Path, settings: Settings, hooks: Hooks | None
             refusal = error
     return Run(
         nodeid=nodeid, path=path, settings=settings, golden=golden, hooks=hooks or Hooks(), note=note, refusal=refusal
-    )
-
-
-def _redactor(settings: Settings) -> Redactor:
-    patterns = [rule.removeprefix("re:") for rule in settings.redact if rule.startswith("re:")]
-    others = [rule for rule in settings.redact if not rule.startswith("re:")]
-    return Redactor(
-        os.environ,
-        keys=[rule for rule in others if not set(rule) & set(".[$")],
-        patterns=patterns,
-        paths=[rule for rule in others if set(rule) & set(".[$")],
     )
 
 

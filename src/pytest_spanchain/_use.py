@@ -10,9 +10,10 @@ from typing import Any
 
 from . import boundaries
 from ._report import report
-from ._run import Verdict, open_run
+from ._run import open_run
 from ._settings import resolve
 from ._trace import CassetteHandle
+from ._verdict import Verdict
 from .boundaries.tools import tool
 from .errors import DeviationError, RecordingError
 

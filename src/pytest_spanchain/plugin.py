@@ -21,8 +21,9 @@ from .errors import CassetteError, LiveCallError, MissError, RunClosedError, Usa
 
 if TYPE_CHECKING:
     from ._model import Deviation
-    from ._run import Hooks, Run, Verdict
+    from ._run import Hooks, Run
     from ._trace import CassetteHandle
+    from ._verdict import Verdict
 
 MARKER = "cassette"
 MODE_DEST = "spanchain_mode"

@@ -1,0 +1,98 @@
+"""The screen between boundaries and everything that remembers: what passes here is redacted and of the final shape.
+
+It stands before matching, hashing, logging and storing, and nothing goes round it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import _genai
+from ._model import OWN_SCOPE, Span, SpanTree
+from ._redact import Redactor
+from ._settings import Settings
+
+RedactHook = Callable[[str, Any], Any]
+
+URL_ATTRIBUTES = ("url.full", "http.url")
+
+
+class Screen:
+    """Redacts what one run sees.
+
+    Args:
+        settings: of the run; ``redact`` adds to the built-in rules.
+        hook: called last with an exchange's kind and its request or response; returns what to use.
+    """
+
+    def __init__(self, settings: Settings, *, hook: RedactHook | None = None) -> None:
+        self.redactor = _redactor(settings)
+        self._hook = hook
+
+    def text(self, text: str) -> str:
+        """A name or a message."""
+        return self.redactor.text(text)
+
+    def attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Span attributes."""
+        found: dict[str, Any] = self.redactor.value(dict(attributes))
+        return found
+
+    def request(self, kind: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A request; see ``_model`` for its shape."""
+        return self._part(kind, request)
+
+    def http_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """An HTTP request as a boundary brings it: its headers, a list of pairs, become the mapping worth keeping."""
+        return {
+            **request,
+            "url": self.redactor.url(request["url"]),
+            "headers": self.redactor.request_headers(request["headers"]),
+        }
+
+    def response(self, kind: str, operation: _genai.Operation | None, response: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A response as a boundary brings it. A streamed one gets its assembled message, made of the redacted text."""
+        if kind != "tool":
+            body = response["body"]
+            if body is not None and "chunks" in body and "text" in body:
+                text, chunks = self.redactor.stream(body["text"], body["chunks"])
+                message = _genai.assemble(operation, text)
+                body = {**body, "text": text, "chunks": list(chunks), "message": message}
+            headers = self.redactor.response_headers(response["headers"])
+            response = {**response, "headers": headers, "body": body}
+        return self._part(kind, response)
+
+    def tree(self, tree: SpanTree) -> SpanTree:
+        """A tree whose foreign spans are redacted; ours were when they were made."""
+        return SpanTree(tuple(span if span.scope == OWN_SCOPE else self._foreign(span) for span in tree))
+
+    def _part(self, kind: str, part: Mapping[str, Any]) -> Mapping[str, Any]:
+        value: Mapping[str, Any] = self.redactor.value(dict(part))
+        return self._hook(kind, value) if self._hook else value
+
+    def _foreign(self, span: Span) -> Span:
+        attributes = {
+            key: self.redactor.url(value) if key in URL_ATTRIBUTES and isinstance(value, str) else value
+            for key, value in span.attributes.items()
+        }
+        return replace(
+            span,
+            name=self.text(span.name),
+            attributes=self.attributes(attributes),
+            events=tuple(self.redactor.value(dict(event)) for event in span.events),
+            status_message=self.text(span.status_message),
+        )
+
+
+def _redactor(settings: Settings) -> Redactor:
+    patterns = [rule.removeprefix("re:") for rule in settings.redact if rule.startswith("re:")]
+    others = [rule for rule in settings.redact if not rule.startswith("re:")]
+    return Redactor(
+        os.environ,
+        keys=[rule for rule in others if not set(rule) & set(".[$")],
+        patterns=patterns,
+        paths=[rule for rule in others if set(rule) & set(".[$")],
+    )

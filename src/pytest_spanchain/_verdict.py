@@ -1,0 +1,51 @@
+"""What a run came to: plain data, for the doors to print and to count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._guard import Attempt
+from ._model import Deviation, SpanTree
+from ._settings import RecordMode
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run came to.
+
+    Args:
+        nodeid: node id of the test.
+        path: the cassette.
+        mode: record mode of the run.
+        golden: the recorded tree as compared, ``None`` if there was none.
+        live: the observed tree as compared.
+        deviations: differences in causal order; of a re-recording they are what changed, and do not fail.
+        attempts: refused attempts to leave the process.
+        errors: what else fails the run, e.g. a value that cannot be recorded.
+        notes: what the reader should know.
+        replayed: whether a cassette was replayed.
+        recorded: whether a cassette was written.
+        live_calls: exchanges that really happened, and attempts at it.
+        aside: where the recording of a failing test was kept.
+    """
+
+    nodeid: str
+    path: Path
+    mode: RecordMode
+    golden: SpanTree | None
+    live: SpanTree
+    deviations: tuple[Deviation, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    errors: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    replayed: bool = False
+    recorded: bool = False
+    live_calls: int = 0
+    aside: Path | None = None
+
+    @property
+    def failing(self) -> bool:
+        """Whether the test must fail."""
+        drift = self.replayed and not self.recorded and any(deviation.failing for deviation in self.deviations)
+        return bool(drift or self.attempts or self.errors)

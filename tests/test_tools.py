@@ -1,0 +1,847 @@
+"""Tools are recorded when they run and served without running, through whichever door and reference they are called."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import threading
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from pytest_spanchain._canonical import canonical
+from pytest_spanchain.boundaries import _patch, _port
+from pytest_spanchain.boundaries._tool_drive import HOLD_SECONDS
+from pytest_spanchain.boundaries.tools import install, tool
+from pytest_spanchain.errors import BoundaryError, CassetteBroken, MissError, Unrecordable, UsageError
+
+# --- a run of its own: what a boundary can see of one, kept in dictionaries --------------------------------------
+
+
+@dataclass(eq=False)
+class Entry:
+    name: str
+    request: Mapping[str, Any]
+    parent: Entry | None
+    attributes: Mapping[str, Any]
+    response: Mapping[str, Any] | None = None
+
+
+@dataclass
+class FakeCall:
+    run: FakeRun
+    entry: Entry
+    recorded: Mapping[str, Any] | None
+
+    def active(self) -> AbstractContextManager[None]:
+        return self.run.under(self.entry)
+
+    def finish(self, response: Mapping[str, Any], *, attributes: Mapping[str, Any] | None = None) -> None:
+        assert self.entry.response is None, "finished twice"
+        canonical(dict(response))
+        self.entry.response = response
+
+    def fail(self, error: Exception) -> None:
+        self.run.errors.append(error)
+
+    def drift(self, message: str) -> Exception:
+        self.run.misses.append(message)
+        return MissError(message)
+
+
+@dataclass
+class FakeRun:
+    golden: dict[bytes, list[Mapping[str, Any]]] | None = None
+    entries: list[Entry] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    misses: list[str] = field(default_factory=list)
+
+    def begin(
+        self,
+        kind: str,
+        name: str,
+        request: Mapping[str, Any],
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        span_kind: str = "internal",
+    ) -> FakeCall:
+        entry = Entry(name, request, PARENT.get(), attributes or {})
+        self.entries.append(entry)
+        assert kind == "tool"
+        if self.golden is None:
+            return FakeCall(self, entry, None)
+        answers = self.golden.get(canonical([name, request]))
+        if not answers:
+            raise MissError(f"nothing recorded for {name}")
+        return FakeCall(self, entry, answers.pop(0))
+
+    @contextlib.contextmanager
+    def under(self, entry: Entry) -> Iterator[None]:
+        token = PARENT.set(entry)
+        try:
+            yield
+        finally:
+            PARENT.reset(token)
+
+    def replay(self) -> FakeRun:
+        """A run that is served what this one recorded, as read back from a file with sorted keys."""
+        assert not self.errors
+        golden: dict[bytes, list[Mapping[str, Any]]] = {}
+        for entry in self.entries:
+            assert entry.response is not None, f"{entry.name} was never finished"
+            stored = json.loads(json.dumps(entry.response, sort_keys=True))
+            golden.setdefault(canonical([entry.name, entry.request]), []).append(stored)
+        return FakeRun(golden)
+
+    @property
+    def only(self) -> Entry:
+        (entry,) = self.entries
+        return entry
+
+    def response(self) -> dict[str, Any]:
+        assert self.only.response is not None
+        return dict(self.only.response)
+
+
+PARENT: ContextVar[Entry | None] = ContextVar("PARENT", default=None)
+RUN: list[FakeRun] = []
+
+
+@pytest.fixture(autouse=True)
+def provider() -> Iterator[None]:
+    _port.set_provider(lambda: RUN[-1] if RUN else None)
+    yield
+    _port.set_provider(None)
+    RUN.clear()
+    ran.clear()
+    assert not _patch._sites, "a patch was left behind"
+
+
+@contextlib.contextmanager
+def within(run: FakeRun) -> Iterator[FakeRun]:
+    RUN.append(run)
+    try:
+        yield run
+    finally:
+        RUN.remove(run)
+
+
+def both(act: Callable[[], Any]) -> tuple[Any, Any, FakeRun]:
+    """Record, then replay: both outcomes and the recording run. Nothing may run in replay."""
+    with within(FakeRun()) as recording:
+        live = act()
+    before = list(ran)
+    with within(recording.replay()) as replaying:
+        served = act()
+    assert ran == before, "a tool's body ran in replay"
+    assert not replaying.misses
+    for entry, golden in zip(replaying.entries, recording.entries, strict=False):
+        assert entry.response is not None
+        assert json.dumps(entry.response, sort_keys=True) == json.dumps(golden.response, sort_keys=True)
+    return live, served, recording
+
+
+# --- the tools of a small shop --------------------------------------------------------------------------------------
+
+ran: list[Any] = []
+
+
+@dataclass
+class Receipt:
+    order: int
+    amount: Decimal
+
+
+class OutOfStock(Exception):
+    def __init__(self, *, sku: str) -> None:
+        super().__init__(f"no {sku}")
+        self.sku = sku
+
+
+def refund(order: int, *, amount: Decimal = Decimal(5)) -> Receipt:
+    ran.append(order)
+    if order < 0:
+        raise OutOfStock(sku="s1")
+    return Receipt(order, amount)
+
+
+async def search(query: str, *more: str, **options: Any) -> dict[str, Any]:
+    ran.append(query)
+    await asyncio.sleep(0)
+    return {"query": query, "hits": [{"id": 1, "at": (1, 2)}], "count": len(more) + len(options)}
+
+
+def countdown(start: int) -> Iterator[int]:
+    """Counts down."""
+    ran.append(start)
+    for n in range(start, 0, -1):
+        yield n
+    return "lift-off"  # a generator's result is part of what is recorded
+
+
+async def stream(text: str) -> AsyncIterator[str]:
+    ran.append(text)
+    for word in text.split():
+        await asyncio.sleep(0)
+        yield word
+
+
+def accumulate() -> Iterator[Any]:
+    total = 0
+    while True:
+        try:
+            got = yield total
+            total += got or 0
+        except ValueError as error:
+            total = -int(error.args[0])
+
+
+def factorial(n: int) -> int:
+    ran.append(n)
+    return n * factorial(n - 1) if n else 1
+
+
+def make_scaled(factor: int) -> tuple[Callable[[int], int], Callable[[int], None]]:
+    def scaled(n: int) -> int:
+        ran.append(n)
+        return n * factor
+
+    def set_factor(value: int) -> None:
+        nonlocal factor
+        factor = value
+
+    return scaled, set_factor
+
+
+class Shop:
+    def __init__(self, name: str = "main") -> None:
+        self.name = name
+
+    def sell(self, sku: str) -> str:
+        ran.append(sku)
+        return f"{self.name} sold {sku}"
+
+    @classmethod
+    def open(cls, where: str) -> str:
+        ran.append(where)
+        return f"{cls.__name__} in {where}"
+
+    @staticmethod
+    def price(sku: str) -> int:
+        ran.append(sku)
+        return len(sku)
+
+    def _private(self) -> None: ...
+
+
+class Branch(Shop):
+    def sell(self, sku: str) -> str:
+        return "branch: " + super().sell(sku)
+
+
+EARLY = {"refund": refund, "factorial": factorial}
+REFUND = f"{__name__}:refund"
+
+
+# --- through either door ----------------------------------------------------------------------------------------------
+
+
+def decorated(function: Callable[..., Any]) -> contextlib.AbstractContextManager[Callable[..., Any]]:
+    return contextlib.nullcontext(tool(function))
+
+
+@contextlib.contextmanager
+def installed(function: Any) -> Iterator[Callable[..., Any]]:
+    with install([function]):
+        yield function
+
+
+DOORS = pytest.mark.parametrize("door", [decorated, installed])
+Door = Callable[[Callable[..., Any]], AbstractContextManager[Callable[..., Any]]]
+
+
+@DOORS
+def test_a_result_comes_back_with_its_types_and_the_body_does_not_run(door: Door) -> None:
+    with door(refund) as function:
+        live, served, run = both(lambda: function(7))
+    assert live == served == Receipt(7, Decimal(5))
+    assert ran == [7]
+    assert run.only.name == "execute_tool refund"
+    assert run.only.request == {"arguments": {"order": 7, "amount": {"$decimal": "5"}}}
+    assert run.only.attributes == {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "refund",
+        "gen_ai.tool.type": "function",
+    }
+
+
+@DOORS
+def test_an_exception_comes_back_with_its_class_and_data(door: Door) -> None:
+    def act() -> OutOfStock:
+        with pytest.raises(OutOfStock) as info:
+            function(-1)
+        return info.value
+
+    with door(refund) as function:
+        live, served, run = both(act)
+    assert (served.sku, str(served), served.args) == (live.sku, str(live), live.args)
+    assert run.response()["error"]["type"] == f"{__name__}:OutOfStock"
+    assert run.response()["error"]["message"] == "no s1"
+
+
+@DOORS
+def test_async_results_come_back_with_the_order_of_their_keys(door: Door) -> None:
+    with door(search) as function:
+        assert inspect.iscoroutinefunction(function)
+        live, served, run = both(lambda: asyncio.run(function("q", "a", limit=3)))
+    assert json.dumps(live) == json.dumps(served)
+    assert list(served) == ["query", "hits", "count"]
+    assert served["hits"][0]["at"] == (1, 2)
+    assert run.only.request == {"arguments": {"query": "q", "more": ["a"], "options": {"limit": 3}}}
+
+
+@DOORS
+def test_parallel_calls_get_their_own_answers(door: Door) -> None:
+    async def act() -> list[Any]:
+        return await asyncio.gather(*(function(query) for query in queries))
+
+    with door(search) as function:
+        queries = ["a", "b", "c"]
+        with within(FakeRun()) as recording:
+            asyncio.run(act())
+        queries.reverse()
+        with within(recording.replay()):
+            served = asyncio.run(act())
+    assert [found["query"] for found in served] == ["c", "b", "a"]
+
+
+@DOORS
+def test_threads(door: Door) -> None:
+    with door(refund) as function, ThreadPoolExecutor(4) as pool:
+        live, served, _ = both(lambda: list(pool.map(function, range(20))))
+    assert live == served == [Receipt(n, Decimal(5)) for n in range(20)]
+
+
+@DOORS
+def test_generators(door: Door) -> None:
+    def act() -> tuple[list[int], Any]:
+        items, running = [], function(3)
+        try:
+            while True:
+                items.append(next(running))
+        except StopIteration as stop:
+            return items, stop.value
+
+    with door(countdown) as function:
+        assert inspect.isgeneratorfunction(function)
+        live, served, run = both(act)
+    assert live == served == ([3, 2, 1], "lift-off")
+    assert run.response() == {"end": "complete", "items": [3, 2, 1], "result": "lift-off"}
+
+
+@DOORS
+def test_async_generators(door: Door) -> None:
+    async def act() -> list[str]:
+        return [word async for word in function("a b c")]
+
+    with door(stream) as function:
+        assert inspect.isasyncgenfunction(function)
+        live, served, run = both(lambda: asyncio.run(act()))
+    assert live == served == ["a", "b", "c"]
+    assert run.response() == {"end": "complete", "items": ["a", "b", "c"], "result": None}
+
+
+@DOORS
+def test_what_is_sent_into_a_generator_is_compared(door: Door) -> None:
+    def act(second: Any = 2) -> list[Any]:
+        running = function()
+        seen = [next(running), running.send(5), running.throw(ValueError(7)), running.send(second)]
+        running.close()
+        return seen
+
+    with door(accumulate) as function:
+        live, served, run = both(act)
+        assert live == served == [0, 5, -7, -5]
+        assert [how for _, how, _ in run.response()["sent"]] == ["send", "throw", "send"]
+        with within(run.replay()) as replaying, pytest.raises(MissError, match="after item 2"):
+            act(second=3)
+    assert replaying.misses
+
+
+@DOORS
+def test_a_generator_that_is_closed_early(door: Door) -> None:
+    def act(count: int = 1) -> list[int]:
+        running = function(3)
+        seen = [next(running) for _ in range(count)]
+        running.close()
+        return seen
+
+    with door(countdown) as function:
+        _, served, run = both(act)
+        assert served == [3]
+        assert run.response() == {"end": "closed", "items": [3], "result": None}
+        with within(run.replay()) as replaying, pytest.raises(MissError, match="stopped from outside"):
+            act(2)
+        assert replaying.misses
+        with within(FakeRun()) as recording:
+            list(function(3))
+        with within(recording.replay()) as replaying:
+            act(2)
+    assert replaying.response() == {"end": "closed", "items": [3, 2], "result": None}
+
+
+@DOORS
+async def test_an_async_generator_that_is_closed_early(door: Door) -> None:
+    async def act() -> str:
+        running = function("a b c")
+        try:
+            return str(await running.__anext__())
+        finally:
+            await running.aclose()
+
+    with door(stream) as function:
+        with within(FakeRun()) as recording:
+            assert await act() == "a"
+        with within(recording.replay()) as replaying:
+            assert await act() == "a"
+    assert replaying.response() == recording.response() == {"end": "closed", "items": ["a"], "result": None}
+
+
+def test_a_failing_generator_gives_its_items_first() -> None:
+    @tool
+    def rows() -> Iterator[int]:
+        yield 1
+        raise OutOfStock(sku="x")
+
+    def act() -> list[int]:
+        seen = []
+        with pytest.raises(OutOfStock, match="no x"):
+            for row in rows():
+                seen.append(row)
+        return seen
+
+    live, served, run = both(act)
+    assert live == served == [1]
+    assert run.response()["end"] == "error"
+
+
+def test_items_are_not_held_back_and_the_span_is_not_current_between_them() -> None:
+    with install([countdown]), within(FakeRun()) as run:
+        running = countdown(2)
+        assert ran == []
+        assert next(running) == 2
+        assert ran == [2]
+        assert PARENT.get() is None
+        refunding = tool(refund)
+        refunding(1)
+        list(running)
+    assert [entry.parent for entry in run.entries] == [None, None]
+
+
+# --- methods ----------------------------------------------------------------------------------------------------------
+
+
+def test_methods_are_recorded_without_their_receiver() -> None:
+    early = Shop("side").sell
+    with install([f"{__name__}:Shop.*"]):
+        live, served, run = both(lambda: [early("x"), Shop.open("Rome"), Shop.price("abc"), Shop().price("abcd")])
+    assert live == served == ["side sold x", "Shop in Rome", 3, 4]
+    assert [(entry.name, entry.request["arguments"]) for entry in run.entries] == [
+        ("execute_tool Shop.sell", {"sku": "x"}),
+        ("execute_tool Shop.open", {"where": "Rome"}),
+        ("execute_tool Shop.price", {"sku": "abc"}),
+        ("execute_tool Shop.price", {"sku": "abcd"}),
+    ]
+
+
+def test_a_method_that_calls_super_keeps_its_class_cell() -> None:
+    with install([f"{__name__}:Branch.sell"]):
+        live, served, _ = both(lambda: Branch("b").sell("x"))
+    assert live == served == "branch: b sold x"
+
+
+class Decorated:
+    @tool
+    def above(self, n: int) -> int:
+        ran.append(n)
+        return n + 1
+
+    @tool
+    @staticmethod
+    def static(n: int) -> int:
+        ran.append(n)
+        return n + 2
+
+    @classmethod
+    @tool(name="klass")
+    def cls_below(cls, n: int) -> int:
+        ran.append(n)
+        return n + 3
+
+
+def test_decorated_methods() -> None:
+    live, served, run = both(lambda: [Decorated().above(1), Decorated.static(1), Decorated.cls_below(1)])
+    assert live == served == [2, 3, 4]
+    assert [(entry.name, entry.request["arguments"]) for entry in run.entries] == [
+        ("execute_tool Decorated.above", {"n": 1}),
+        ("execute_tool Decorated.static", {"n": 1}),
+        ("execute_tool klass", {"n": 1}),
+    ]
+
+
+# --- the patch --------------------------------------------------------------------------------------------------------
+
+
+def test_every_early_reference_is_reached_and_undone() -> None:
+    scaled, set_factor = make_scaled(3)
+    kept = scaled
+    codes = [refund.__code__, scaled.__code__]  # type: ignore[attr-defined]
+    patch = install([REFUND, scaled])  # type: ignore[list-item]
+    live, served, run = both(lambda: [EARLY["refund"](1), kept(2)])
+    assert live == served == [Receipt(1, Decimal(5)), 6]
+    assert len(run.entries) == 2
+    patch.undo()
+    patch.undo()
+    assert [refund.__code__, scaled.__code__] == codes  # type: ignore[attr-defined]
+    with within(FakeRun()) as run:
+        refund(1)
+    assert run.entries == []
+
+
+def test_the_original_sees_the_same_closure_and_defaults() -> None:
+    scaled, set_factor = make_scaled(3)
+    with install([scaled]), within(FakeRun()):  # type: ignore[list-item]
+        set_factor(10)
+        assert scaled(2) == 20
+
+
+@pytest.mark.parametrize("function", [refund, search, countdown, stream, Shop.sell], ids=lambda f: f.__name__)
+def test_a_patched_function_looks_like_itself(function: Any) -> None:
+    def looks() -> list[Any]:
+        return [
+            inspect.signature(function),
+            inspect.signature(types.MethodType(function, object())),
+            inspect.iscoroutinefunction(function),
+            inspect.isgeneratorfunction(function),
+            inspect.isasyncgenfunction(function),
+            inspect.getsource(function),
+            inspect.getdoc(function),
+            function.__name__,
+            function.__qualname__,
+            function.__defaults__,
+            function.__kwdefaults__,
+            function.__code__.co_name,
+            function.__code__.co_freevars,
+            {line for _, _, line in function.__code__.co_lines() if line} <= {function.__code__.co_firstlineno},
+        ]
+
+    before, names = looks(), dict(vars(function))
+    with install([function]):
+        inside = looks()
+    assert inside[:-1] == before[:-1]
+    assert inside[-1], "a line of the body would count as covered"
+    assert looks() == before
+    assert vars(function) == names
+
+
+def test_recursion_records_children_and_replays_the_outermost() -> None:
+    with install([factorial]):
+        live, served, run = both(lambda: factorial(3))
+    assert live == served == 6
+    parents = [entry.parent for entry in run.entries]
+    assert parents == [None, *run.entries[:3]]
+
+
+def test_both_doors_record_once() -> None:
+    both_ways = tool(refund)
+    with install([both_ways, refund]):  # type: ignore[list-item]
+        live, served, run = both(lambda: both_ways(4))
+    assert live == served
+    assert len(run.entries) == 1
+    assert tool(both_ways) is both_ways
+
+
+def test_without_a_run_the_original_runs() -> None:
+    with install([refund, countdown, search, stream]):
+        assert refund(1) == Receipt(1, Decimal(5))
+        assert list(countdown(2)) == [2, 1]
+        assert asyncio.run(search("q"))["count"] == 0
+        running = countdown(1)
+        next(running)
+        running.close()
+
+        async def words() -> list[str]:
+            return [word async for word in stream("a b")]
+
+        assert asyncio.run(words()) == ["a", "b"]
+
+
+def test_installs_are_counted() -> None:
+    first, second = install([REFUND]), install([refund])
+    first.undo()
+    with within(FakeRun()) as run:
+        refund(1)
+    second.undo()
+    assert len(run.entries) == 1
+    assert "__signature__" not in vars(refund)
+
+
+def test_a_function_is_recorded_only_for_the_runs_that_asked() -> None:
+    asked, other = FakeRun(), FakeRun()
+    with install([refund], owner=asked):
+        for run in (asked, other):
+            with within(run):
+                refund(1)
+    assert (len(asked.entries), len(other.entries)) == (1, 0)
+
+
+def test_concurrent_installs_and_calls() -> None:
+    code = refund.__code__
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for n in range(100):
+                with install([refund, REFUND]):
+                    assert refund(n) == Receipt(n, Decimal(5))
+        except BaseException as error:
+            errors.append(error)
+
+    with within(FakeRun()):
+        threads = [threading.Thread(target=work) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert refund.__code__ is code
+
+
+def test_a_failed_install_patches_nothing() -> None:
+    code = refund.__code__
+    with pytest.raises(UsageError):
+        install([REFUND, f"{__name__}:nothing"])
+    assert refund.__code__ is code
+
+
+def test_undo_after_an_error_in_the_test() -> None:
+    code = refund.__code__
+    with pytest.raises(RuntimeError), install([refund]):
+        raise RuntimeError
+    assert refund.__code__ is code
+
+
+def test_a_foreign_patch_on_top_is_left_alone_and_reported() -> None:
+    mine, code = refund.__code__, countdown.__code__
+    patch = install([countdown, refund])
+    refund.__code__ = foreign = (lambda order: order).__code__
+    try:
+        with pytest.raises(BoundaryError, match="refund was replaced"):
+            patch.undo()
+        assert refund.__code__ is foreign
+        assert countdown.__code__ is code
+    finally:
+        refund.__code__ = mine
+
+
+def test_wrong_arguments_raise_what_python_raises() -> None:
+    with install([refund]), within(FakeRun()) as run, pytest.raises(TypeError, match="missing 1 required positional"):
+        refund()  # type: ignore[call-arg]
+    assert run.entries == []
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("refund", "write it as"),
+        (f"{__name__}:refnd", "did you mean 'refund'"),
+        (f"{__name__}:Shop.sel", "class Shop has no 'sel'; did you mean 'sell'"),
+        (f"{__name__}:Shp.sell", "did you mean 'Shop'"),
+        (f"{__name__}x:refund", f"no module {__name__}x; did you mean '{__name__}'"),
+        ("json.decodr:x", "did you mean 'json.decoder'"),
+        (f"{__name__}:zz*", "nothing public"),
+        (f"{__name__}:Shop", "is a builtins.type, not a Python function"),
+        ("math:sqrt", "is a builtins.builtin_function_or_method"),
+        (len, "not a Python function"),
+        (3, "not a Python function"),
+    ],
+)
+def test_wrong_targets_are_named(target: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        install([target])
+
+
+def test_a_module_that_fails_to_import(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_tools.py").write_text("import not_there_at_all")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="importing broken_tools failed: No module named 'not_there_at_all'"):
+        install(["broken_tools:x"])
+
+
+def test_a_glob_takes_the_public_functions_defined_there(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "from json import dumps\ndef one(): return 1\ndef two(): return 2\ndef _three(): return 3\nclass C: pass\n"
+    (tmp_path / "globbed_tools.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    import globbed_tools  # type: ignore[import-not-found]  # written above
+
+    with install(["globbed_tools:*"]), within(FakeRun()) as run:
+        globbed_tools.one(), globbed_tools.two(), globbed_tools._three(), globbed_tools.dumps(1)
+    assert [entry.name for entry in run.entries] == ["execute_tool one", "execute_tool two"]
+
+
+@pytest.mark.parametrize("thing", [len, Shop, Shop(), 3])
+def test_only_functions_can_be_decorated(thing: Any) -> None:
+    with pytest.raises(UsageError, match="not a Python function"):
+        tool(thing)
+
+
+# --- what cannot be recorded, and what was not ------------------------------------------------------------------------
+
+
+def test_an_unrecordable_result_reaches_the_agent_and_fails_the_run() -> None:
+    @tool
+    def connect() -> Any:
+        return lock
+
+    lock = threading.Lock()
+    with within(FakeRun()) as run:
+        assert connect() is lock
+    (error,) = run.errors
+    assert isinstance(error, Unrecordable)
+    assert "connect: the result cannot be recorded: $: _thread" in str(error)
+    assert "register_type" in str(error)
+    assert run.response() == {"result": {"$opaque": f"_thread:{type(lock).__name__}"}}
+
+
+def test_a_class_that_replay_could_not_name_fails_the_recording() -> None:
+    foreign = dataclass(type("Foreign", (), {"__annotations__": {"n": int}, "__module__": "else.where"}))
+
+    def lookup() -> Any:
+        return holder[0]
+
+    holder = [foreign(1)]
+    with install([lookup]), within(FakeRun()) as run:
+        lookup()
+    assert "spanchain.register_type(Foreign)" in str(run.errors[0])
+
+
+def test_clients_as_arguments_do_not_disturb_matching() -> None:
+    @tool
+    def query(client: Any, sql: str) -> str:
+        return sql.upper()
+
+    live, served, run = both(lambda: query(object(), "select"))
+    assert live == served == "SELECT"
+    assert run.only.request == {"arguments": {"client": {"$opaque": "builtins:object"}, "sql": "select"}}
+
+
+def test_arguments_are_recorded_as_they_were_before_the_call() -> None:
+    @tool
+    def drain(rows: list[int]) -> int:
+        total = sum(rows)
+        rows.clear()
+        return total
+
+    with within(FakeRun()) as run:
+        assert drain([1, 2]) == 3
+    assert run.only.request == {"arguments": {"rows": [1, 2]}}
+
+
+def test_a_recorded_value_that_cannot_be_decoded_fails_the_run_even_if_swallowed() -> None:
+    answering = tool(refund)
+    for response, kind in [
+        ({"result": {"$object": {"type": "else.where:X", "fields": {}}}}, UsageError),
+        ({"result": {"$nonsense": 1}}, CassetteBroken),
+        ({"result": {"b": 1, "a": 2}, "order": "1;1"}, CassetteBroken),
+    ]:
+        golden = FakeRun()
+        with within(golden):
+            answering(1)
+        golden.only.response = response
+        with within(golden.replay()) as run, contextlib.suppress(Exception):
+            answering(1)
+        assert [type(error) for error in run.errors] == [kind]
+        assert run.only.response is not None
+
+
+async def test_a_cancelled_call_is_cancelled_again() -> None:
+    @tool
+    async def slow() -> None:
+        await asyncio.sleep(60)
+
+    async def act() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(slow(), 0.02)
+
+    with within(FakeRun()) as recording:
+        await act()
+    assert recording.response()["end"] == "closed"
+    assert recording.response()["error"]["type"] == "asyncio.exceptions:CancelledError"
+    with within(recording.replay()) as replaying:
+        await act()
+    assert replaying.misses == []
+    assert replaying.only.response is not None
+
+
+async def test_a_call_that_is_not_cancelled_again_ends_as_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert HOLD_SECONDS >= 10
+    monkeypatch.setattr("pytest_spanchain.boundaries._tool_drive.HOLD_SECONDS", 0.01)
+    answering = tool(search)
+    unanswered = {"status": None, "headers": {}, "body": None, "end": "closed", "error": None}
+    golden = FakeRun()
+    with within(golden):
+        await answering("q")
+    golden.only.response = unanswered
+    with within(golden.replay()) as run, pytest.raises(MissError, match="stopped from outside"):
+        await answering("q")
+    assert run.misses
+
+
+def test_an_interrupt_is_not_swallowed() -> None:
+    @tool
+    def stuck() -> None:
+        raise KeyboardInterrupt
+
+    with within(FakeRun()) as run, pytest.raises(KeyboardInterrupt):
+        stuck()
+    assert run.response()["end"] == "closed"
+
+
+def test_a_miss_reaches_the_agent() -> None:
+    with install([refund]), within(FakeRun(golden={})), pytest.raises(MissError):
+        refund(1)
+    assert ran == []
+
+
+# --- plain functions that hand out what has yet to run ------------------------------------------------------------------
+
+
+def test_a_plain_function_may_return_a_coroutine_or_a_generator() -> None:
+    def timed(*args: Any) -> Awaitable[Any]:
+        return search(*args)
+
+    def counting(n: int) -> Iterator[int]:
+        return countdown(n)
+
+    def streaming(text: str) -> AsyncIterator[str]:
+        return stream(text)
+
+    async def act() -> list[Any]:
+        return [await timed("q"), list(counting(2)), [word async for word in streaming("a b")]]
+
+    with install([timed, counting, streaming]):
+        live, served, _ = both(lambda: asyncio.run(act()))
+    assert live == served
+    assert served[1:] == [[2, 1], ["a", "b"]]
