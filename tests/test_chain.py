@@ -39,7 +39,7 @@ def test_seal_and_verify_give_back_the_nouns() -> None:
 
 
 @given(builders.trees())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_any_well_formed_tree_survives_the_file(tree: _model.SpanTree) -> None:
     document = _chain.seal(builders.sample_header(), tree, trace_id=builders.TRACE_ID, outcome="passed")
     assert _chain.verify(_codec.loads(_codec.dumps(document))).tree == tree

@@ -27,7 +27,7 @@ def result_of(document: dict[str, Any]) -> Any:
 
 
 @given(builders.plain_values())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_anything_plain_survives(value: Any) -> None:
     document = builders.document_holding(value)
     data = _codec.dumps(document)
@@ -39,7 +39,7 @@ def test_anything_plain_survives(value: Any) -> None:
 
 
 @given(builders.plain_values())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_yaml_reader_sees_the_same(value: Any) -> None:
     # The hash proves what *our* reader saw; a reviewer's tool must see nothing else.
     document = builders.document_holding(value)
@@ -48,7 +48,7 @@ def test_every_yaml_reader_sees_the_same(value: Any) -> None:
 
 
 @given(builders.plain_values())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_generic_yaml_dumper_breaks_nothing(value: Any) -> None:
     document = builders.document_holding(value)
     text = yaml.dump(

@@ -8,7 +8,7 @@ import inspect
 import json
 import threading
 import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -180,11 +180,10 @@ async def search(query: str, *more: str, **options: Any) -> dict[str, Any]:
     return {"query": query, "hits": [{"id": 1, "at": (1, 2)}], "count": len(more) + len(options)}
 
 
-def countdown(start: int) -> Iterator[int]:
+def countdown(start: int) -> Generator[int, None, str]:
     """Counts down."""
     ran.append(start)
-    for n in range(start, 0, -1):
-        yield n
+    yield from range(start, 0, -1)
     return "lift-off"  # a generator's result is part of what is recorded
 
 
@@ -248,31 +247,31 @@ class Branch(Shop):
         return "branch: " + super().sell(sku)
 
 
-EARLY = {"refund": refund, "factorial": factorial}
+early: dict[str, Any] = {"refund": refund, "factorial": factorial}
 REFUND = f"{__name__}:refund"
 
 
 # --- through either door ----------------------------------------------------------------------------------------------
 
 
-def decorated(function: Callable[..., Any]) -> contextlib.AbstractContextManager[Callable[..., Any]]:
+def decorated(function: Callable[..., Any]) -> AbstractContextManager[Any]:
     return contextlib.nullcontext(tool(function))
 
 
 @contextlib.contextmanager
-def installed(function: Any) -> Iterator[Callable[..., Any]]:
+def installed(function: Any) -> Iterator[Any]:
     with install([function]):
         yield function
 
 
 DOORS = pytest.mark.parametrize("door", [decorated, installed])
-Door = Callable[[Callable[..., Any]], AbstractContextManager[Callable[..., Any]]]
+Door = Callable[[Any], AbstractContextManager[Any]]
 
 
 @DOORS
 def test_a_result_comes_back_with_its_types_and_the_body_does_not_run(door: Door) -> None:
-    with door(refund) as function:
-        live, served, run = both(lambda: function(7))
+    with door(refund) as patched:
+        live, served, run = both(lambda: patched(7))
     assert live == served == Receipt(7, Decimal(5))
     assert ran == [7]
     assert run.only.name == "execute_tool refund"
@@ -288,10 +287,10 @@ def test_a_result_comes_back_with_its_types_and_the_body_does_not_run(door: Door
 def test_an_exception_comes_back_with_its_class_and_data(door: Door) -> None:
     def act() -> OutOfStock:
         with pytest.raises(OutOfStock) as info:
-            function(-1)
+            patched(-1)
         return info.value
 
-    with door(refund) as function:
+    with door(refund) as patched:
         live, served, run = both(act)
     assert (served.sku, str(served), served.args) == (live.sku, str(live), live.args)
     assert run.response()["error"]["type"] == f"{__name__}:OutOfStock"
@@ -300,9 +299,9 @@ def test_an_exception_comes_back_with_its_class_and_data(door: Door) -> None:
 
 @DOORS
 def test_async_results_come_back_with_the_order_of_their_keys(door: Door) -> None:
-    with door(search) as function:
-        assert inspect.iscoroutinefunction(function)
-        live, served, run = both(lambda: asyncio.run(function("q", "a", limit=3)))
+    with door(search) as patched:
+        assert inspect.iscoroutinefunction(patched)
+        live, served, run = both(lambda: asyncio.run(patched("q", "a", limit=3)))
     assert json.dumps(live) == json.dumps(served)
     assert list(served) == ["query", "hits", "count"]
     assert served["hits"][0]["at"] == (1, 2)
@@ -312,9 +311,9 @@ def test_async_results_come_back_with_the_order_of_their_keys(door: Door) -> Non
 @DOORS
 def test_parallel_calls_get_their_own_answers(door: Door) -> None:
     async def act() -> list[Any]:
-        return await asyncio.gather(*(function(query) for query in queries))
+        return await asyncio.gather(*(patched(query) for query in queries))
 
-    with door(search) as function:
+    with door(search) as patched:
         queries = ["a", "b", "c"]
         with within(FakeRun()) as recording:
             asyncio.run(act())
@@ -326,23 +325,23 @@ def test_parallel_calls_get_their_own_answers(door: Door) -> None:
 
 @DOORS
 def test_threads(door: Door) -> None:
-    with door(refund) as function, ThreadPoolExecutor(4) as pool:
-        live, served, _ = both(lambda: list(pool.map(function, range(20))))
+    with door(refund) as patched, ThreadPoolExecutor(4) as pool:
+        live, served, _ = both(lambda: list(pool.map(patched, range(20))))
     assert live == served == [Receipt(n, Decimal(5)) for n in range(20)]
 
 
 @DOORS
 def test_generators(door: Door) -> None:
     def act() -> tuple[list[int], Any]:
-        items, running = [], function(3)
+        items, running = [], patched(3)
         try:
             while True:
                 items.append(next(running))
         except StopIteration as stop:
             return items, stop.value
 
-    with door(countdown) as function:
-        assert inspect.isgeneratorfunction(function)
+    with door(countdown) as patched:
+        assert inspect.isgeneratorfunction(patched)
         live, served, run = both(act)
     assert live == served == ([3, 2, 1], "lift-off")
     assert run.response() == {"end": "complete", "items": [3, 2, 1], "result": "lift-off"}
@@ -351,10 +350,10 @@ def test_generators(door: Door) -> None:
 @DOORS
 def test_async_generators(door: Door) -> None:
     async def act() -> list[str]:
-        return [word async for word in function("a b c")]
+        return [word async for word in patched("a b c")]
 
-    with door(stream) as function:
-        assert inspect.isasyncgenfunction(function)
+    with door(stream) as patched:
+        assert inspect.isasyncgenfunction(patched)
         live, served, run = both(lambda: asyncio.run(act()))
     assert live == served == ["a", "b", "c"]
     assert run.response() == {"end": "complete", "items": ["a", "b", "c"], "result": None}
@@ -363,12 +362,12 @@ def test_async_generators(door: Door) -> None:
 @DOORS
 def test_what_is_sent_into_a_generator_is_compared(door: Door) -> None:
     def act(second: Any = 2) -> list[Any]:
-        running = function()
+        running = patched()
         seen = [next(running), running.send(5), running.throw(ValueError(7)), running.send(second)]
         running.close()
         return seen
 
-    with door(accumulate) as function:
+    with door(accumulate) as patched:
         live, served, run = both(act)
         assert live == served == [0, 5, -7, -5]
         assert [how for _, how, _ in run.response()["sent"]] == ["send", "throw", "send"]
@@ -380,12 +379,12 @@ def test_what_is_sent_into_a_generator_is_compared(door: Door) -> None:
 @DOORS
 def test_a_generator_that_is_closed_early(door: Door) -> None:
     def act(count: int = 1) -> list[int]:
-        running = function(3)
+        running = patched(3)
         seen = [next(running) for _ in range(count)]
         running.close()
         return seen
 
-    with door(countdown) as function:
+    with door(countdown) as patched:
         _, served, run = both(act)
         assert served == [3]
         assert run.response() == {"end": "closed", "items": [3], "result": None}
@@ -393,7 +392,7 @@ def test_a_generator_that_is_closed_early(door: Door) -> None:
             act(2)
         assert replaying.misses
         with within(FakeRun()) as recording:
-            list(function(3))
+            list(patched(3))
         with within(recording.replay()) as replaying:
             act(2)
     assert replaying.response() == {"end": "closed", "items": [3, 2], "result": None}
@@ -402,13 +401,13 @@ def test_a_generator_that_is_closed_early(door: Door) -> None:
 @DOORS
 async def test_an_async_generator_that_is_closed_early(door: Door) -> None:
     async def act() -> str:
-        running = function("a b c")
+        running = patched("a b c")
         try:
             return str(await running.__anext__())
         finally:
             await running.aclose()
 
-    with door(stream) as function:
+    with door(stream) as patched:
         with within(FakeRun()) as recording:
             assert await act() == "a"
         with within(recording.replay()) as replaying:
@@ -423,10 +422,10 @@ def test_a_failing_generator_gives_its_items_first() -> None:
         raise OutOfStock(sku="x")
 
     def act() -> list[int]:
-        seen = []
+        running, seen = rows(), []
+        seen.append(next(running))
         with pytest.raises(OutOfStock, match="no x"):
-            for row in rows():
-                seen.append(row)
+            next(running)
         return seen
 
     live, served, run = both(act)
@@ -451,9 +450,9 @@ def test_items_are_not_held_back_and_the_span_is_not_current_between_them() -> N
 
 
 def test_methods_are_recorded_without_their_receiver() -> None:
-    early = Shop("side").sell
+    bound = Shop("side").sell
     with install([f"{__name__}:Shop.*"]):
-        live, served, run = both(lambda: [early("x"), Shop.open("Rome"), Shop.price("abc"), Shop().price("abcd")])
+        live, served, run = both(lambda: [bound("x"), Shop.open("Rome"), Shop.price("abc"), Shop().price("abcd")])
     assert live == served == ["side sold x", "Shop in Rome", 3, 4]
     assert [(entry.name, entry.request["arguments"]) for entry in run.entries] == [
         ("execute_tool Shop.sell", {"sku": "x"}),
@@ -502,16 +501,16 @@ def test_decorated_methods() -> None:
 
 
 def test_every_early_reference_is_reached_and_undone() -> None:
-    scaled, set_factor = make_scaled(3)
-    kept = scaled
-    codes = [refund.__code__, scaled.__code__]  # type: ignore[attr-defined]
-    patch = install([REFUND, scaled])  # type: ignore[list-item]
-    live, served, run = both(lambda: [EARLY["refund"](1), kept(2)])
+    scaled: Any = make_scaled(3)[0]
+    kept: Any = scaled
+    codes = [refund.__code__, scaled.__code__]
+    patch = install([REFUND, scaled])
+    live, served, run = both(lambda: [early["refund"](1), kept(2)])
     assert live == served == [Receipt(1, Decimal(5)), 6]
     assert len(run.entries) == 2
     patch.undo()
     patch.undo()
-    assert [refund.__code__, scaled.__code__] == codes  # type: ignore[attr-defined]
+    assert [refund.__code__, scaled.__code__] == codes
     with within(FakeRun()) as run:
         refund(1)
     assert run.entries == []
@@ -519,7 +518,7 @@ def test_every_early_reference_is_reached_and_undone() -> None:
 
 def test_the_original_sees_the_same_closure_and_defaults() -> None:
     scaled, set_factor = make_scaled(3)
-    with install([scaled]), within(FakeRun()):  # type: ignore[list-item]
+    with install([scaled]), within(FakeRun()):
         set_factor(10)
         assert scaled(2) == 20
 
@@ -563,7 +562,7 @@ def test_recursion_records_children_and_replays_the_outermost() -> None:
 
 def test_both_doors_record_once() -> None:
     both_ways = tool(refund)
-    with install([both_ways, refund]):  # type: ignore[list-item]
+    with install([both_ways, refund]):
         live, served, run = both(lambda: both_ways(4))
     assert live == served
     assert len(run.entries) == 1
@@ -613,7 +612,7 @@ def test_concurrent_installs_and_calls() -> None:
             for n in range(100):
                 with install([refund, REFUND]):
                     assert refund(n) == Receipt(n, Decimal(5))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised again in the test's own thread
             errors.append(error)
 
     with within(FakeRun()):
@@ -726,7 +725,7 @@ def test_an_unrecordable_result_reaches_the_agent_and_fails_the_run() -> None:
 
 
 def test_a_class_that_replay_could_not_name_fails_the_recording() -> None:
-    foreign = dataclass(type("Foreign", (), {"__annotations__": {"n": int}, "__module__": "else.where"}))
+    foreign: Any = dataclass(type("Foreign", (), {"__annotations__": {"n": int}, "__module__": "else.where"}))
 
     def lookup() -> Any:
         return holder[0]
@@ -761,11 +760,12 @@ def test_arguments_are_recorded_as_they_were_before_the_call() -> None:
 
 def test_a_recorded_value_that_cannot_be_decoded_fails_the_run_even_if_swallowed() -> None:
     answering = tool(refund)
-    for response, kind in [
+    cases: list[tuple[dict[str, Any], type[Exception]]] = [
         ({"result": {"$object": {"type": "else.where:X", "fields": {}}}}, UsageError),
         ({"result": {"$nonsense": 1}}, CassetteBroken),
         ({"result": {"b": 1, "a": 2}, "order": "1;1"}, CassetteBroken),
-    ]:
+    ]
+    for response, kind in cases:
         golden = FakeRun()
         with within(golden):
             answering(1)
@@ -799,7 +799,7 @@ async def test_a_call_that_is_not_cancelled_again_ends_as_a_miss(monkeypatch: py
     assert HOLD_SECONDS >= 10
     monkeypatch.setattr("pytest_spanchain.boundaries._tool_drive.HOLD_SECONDS", 0.01)
     answering = tool(search)
-    unanswered = {"status": None, "headers": {}, "body": None, "end": "closed", "error": None}
+    unanswered: dict[str, Any] = {"status": None, "headers": {}, "body": None, "end": "closed", "error": None}
     golden = FakeRun()
     with within(golden):
         await answering("q")
@@ -825,7 +825,7 @@ def test_a_miss_reaches_the_agent() -> None:
     assert ran == []
 
 
-# --- plain functions that hand out what has yet to run ------------------------------------------------------------------
+# --- plain functions that hand out what has yet to run ----------------------------------------------------------------
 
 
 def test_a_plain_function_may_return_a_coroutine_or_a_generator() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import datetime as dt
 import json
 import pathlib
@@ -12,7 +13,7 @@ import threading
 import typing
 import zoneinfo
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum
@@ -218,7 +219,7 @@ def test_any_plain_value_decodes_or_is_called_broken(plain: Any) -> None:
         "$complex",
         "$x",
     ]
-    for forged in [plain, *({tag: plain} for tag in tags)]:
+    for forged in [plain, *({f"${tag}": plain} for tag in tags)]:
         try:
             decode(forged, types=TYPES)
         except (CassetteBroken, UsageError):
@@ -245,7 +246,7 @@ def test_any_plain_value_decodes_or_is_called_broken(plain: Any) -> None:
         zoneinfo.ZoneInfo("Europe/Berlin"),
         "\ud800",
         {"\ud800": 1},
-        {1: "int", "1": "text", True or None: 0},
+        {1: "int", "1": "text", None: 0},
         {"$esc": {"$esc": {"$tuple": []}}},
         (1, (2, [3, {4}])),
         Point(1),
@@ -266,7 +267,7 @@ def test_any_plain_value_decodes_or_is_called_broken(plain: Any) -> None:
 def test_more_values_come_back(value: Any) -> None:
     again = same(value)
     assert again == value
-    assert repr(again) == repr(value) or type(value).__repr__ is object.__repr__
+    assert repr(again) == repr(value) or type(value) in (Slotted, Plain)
 
 
 def test_not_a_number() -> None:
@@ -306,7 +307,7 @@ def test_what_a_model_was_given_is_kept() -> None:
 def caught(make: Callable[[], Any]) -> Exception:
     try:
         make()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is what the test is about
         return error
     raise AssertionError("nothing was raised")
 
@@ -339,7 +340,7 @@ def test_exceptions_come_back(error: Exception) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups and notes")
 def test_groups_and_notes_come_back() -> None:
-    group = ExceptionGroup("all", [ShopError(code=1), ValueError(2)])  # noqa: F821  # new in 3.11
+    group = vars(builtins)["ExceptionGroup"]("all", [ShopError(code=1), ValueError(2)])
     group.add_note("look here")
     again = same(group)
     assert [str(error) for error in again.exceptions] == ["failed with 1", "2"]
@@ -352,7 +353,7 @@ def test_groups_and_notes_come_back() -> None:
         object(),
         threading.Lock(),
         lambda: 1,
-        (n for n in ()),
+        iter([]),
         Order,
         type("Local", (Plain,), {})("x"),
         Box(threading.Lock()),
@@ -361,12 +362,12 @@ def test_groups_and_notes_come_back() -> None:
         KeyboardInterrupt(),
         pydantic.SecretStr("hush"),
         sys,
-        1 + 0j if False else memoryview(b"x"),
+        memoryview(b"x"),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_has_no_plain_form_is_refused_while_recording(value: Any) -> None:
-    with pytest.raises(Unrecordable, match=r"register_type|without a plain form|has no"):
+    with pytest.raises(Unrecordable, match="register_type"):
         check_round_trip(encode({"deep": [value]}), types=TYPES)
 
 
@@ -483,9 +484,8 @@ def test_forged_tags_are_broken(plain: Any) -> None:
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_trust, "_registry", {})
-    return
 
 
 def test_a_registered_class_needs_no_annotation(registry: None) -> None:
@@ -516,8 +516,10 @@ Alias = typing.NewType("Alias", Plain)
 
 def test_trust_reaches_through_annotations() -> None:
     # Classes that no module global names, so that only the annotations can lead to them.
-    leaf = dataclass(type("Leaf", (), {"__annotations__": {"n": int}, "__module__": "far.away"}))
-    node = type("Node", (pydantic.BaseModel,), {"__annotations__": {"leaf": leaf | None}, "__module__": "far.away"})
+    leaf: Any = dataclass(type("Leaf", (), {"__annotations__": {"n": int}, "__module__": "far.away"}))
+    node: Any = type(
+        "Node", (pydantic.BaseModel,), {"__annotations__": {"leaf": leaf | None}, "__module__": "far.away"}
+    )
 
     def fn(a: Any, broken: Any) -> Any: ...
 

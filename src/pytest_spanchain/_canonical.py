@@ -25,7 +25,7 @@ Plain = Union[None, bool, int, float, str, "list[Plain]", "dict[str, Plain]"]
 MAX_SAFE_INTEGER = 2**53 - 1
 
 
-def lift(value: Any, *, path: str = "$") -> Any:
+def lift(value: Any) -> Any:
     """Make a plain value injective under RFC 8785.
 
     Floats become ``{"$float": repr}``, integers beyond ±(2**53 - 1) ``{"$int": decimal}``, and a mapping of one key
@@ -34,25 +34,10 @@ def lift(value: Any, *, path: str = "$") -> Any:
     Raises:
         Unrecordable: for NaN, infinities, lone surrogates, non-string keys and foreign types; it names the path.
     """
-    if value is None or value is True or value is False:
-        return value
-    kind = type(value)
-    if kind is str:
-        return _text(value, path)
-    if kind is int:
-        return value if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER else {"$int": str(value)}
-    if kind is float:
-        if not math.isfinite(value):
-            raise Unrecordable(f"{path}: {value!r} has no JSON form")
-        return {"$float": repr(value)}
-    if kind is list:
-        return [lift(item, path=f"{path}[{index}]") for index, item in enumerate(value)]
-    if kind is dict:
-        lifted = {_key(key, path): lift(item, path=f"{path}.{key}") for key, item in value.items()}
-        if len(lifted) == 1 and next(iter(lifted)).startswith("$"):
-            return {"$esc": lifted}
-        return lifted
-    raise Unrecordable(f"{path}: {kind.__module__}.{kind.__qualname__} is not a plain value")
+    try:
+        return _lift(value)
+    except _Refusal as refusal:
+        raise Unrecordable(f"${''.join(reversed(refusal.steps))}: {refusal.reason}") from None
 
 
 def canonical(value: Any) -> bytes:
@@ -73,18 +58,72 @@ def digest(domain: str, value: Any) -> str:
     return hashlib.sha256(domain.encode("ascii") + b"\n" + canonical(value)).hexdigest()
 
 
-def _text(value: str, path: str) -> str:
+class _Refusal(Exception):
+    """A value without canonical form; the steps to it are collected on the way up, so that good values pay nothing."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.steps: list[str] = []
+
+
+def _lift(value: Any) -> Any:
+    if value is None or value is True or value is False:
+        return value
+    kind = type(value)
+    if kind is str:
+        return _text(value)
+    if kind is dict:
+        return _lift_mapping(value)
+    if kind is list:
+        return _lift_list(value)
+    if kind is int:
+        return value if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER else {"$int": str(value)}
+    if kind is float:
+        if not math.isfinite(value):
+            raise _Refusal(f"{value!r} has no JSON form")
+        return {"$float": repr(value)}
+    raise _Refusal(f"{kind.__module__}.{kind.__qualname__} is not a plain value")
+
+
+def _lift_mapping(value: dict[Any, Any]) -> dict[str, Any]:
+    lifted: dict[str, Any] = {}
+    key: Any = None
     try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise Unrecordable(f"{path}: text holds a lone surrogate") from None
+        for key, item in value.items():
+            lifted[_key(key)] = _lift(item)
+    except _Refusal as refusal:
+        refusal.steps.append(f".{key}")
+        raise
+    if len(lifted) == 1 and next(iter(lifted)).startswith("$"):
+        return {"$esc": lifted}
+    return lifted
+
+
+def _lift_list(value: list[Any]) -> list[Any]:
+    lifted: list[Any] = []
+    try:
+        for item in value:
+            lifted.append(_lift(item))
+    except _Refusal as refusal:
+        refusal.steps.append(f"[{len(lifted)}]")
+        raise
+    return lifted
+
+
+def _text(value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise _Refusal("text holds a lone surrogate") from None
     return value
 
 
-def _key(key: Any, path: str) -> str:
+def _key(key: Any) -> str:
     if type(key) is not str:
-        raise Unrecordable(f"{path}: mapping key {key!r} is not a string")
-    return _text(key, path)
+        raise _Refusal(f"mapping key {key!r} is not a string")
+    return _text(key)
 
 
 def _ordered(value: Any) -> Any:

@@ -85,8 +85,8 @@ def _events(text: str) -> Iterator[Any]:
     import yaml
 
     # Only the event stream: composing or loading recurses in C, and deep nesting ends the process there.
-    loader: Any = getattr(yaml, "CLoader", yaml.Loader)
-    return iter(yaml.parse(text, Loader=loader))  # type: ignore[no-untyped-call]
+    parse: Any = yaml.parse
+    return iter(parse(text, Loader=getattr(yaml, "CLoader", yaml.Loader)))
 
 
 def _line_of_bad_character(text: str) -> int:

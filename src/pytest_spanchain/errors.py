@@ -69,7 +69,7 @@ class CassetteError(SpanchainError):
     def __str__(self) -> str:
         where = self.path
         if self.line is not None:
-            where += f":{self.line}"
+            where = f"{where}:{self.line}" if where else f"line {self.line}"
         details = [
             part
             for part in (

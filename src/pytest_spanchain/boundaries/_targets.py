@@ -8,7 +8,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -33,7 +33,7 @@ class Target:
     bound: bool
 
 
-def resolve(target: str | FunctionType | MethodType) -> list[Target]:
+def resolve(target: str | Callable[..., Any]) -> list[Target]:
     """The functions that ``target`` names; modules are imported.
 
     Args:
@@ -44,7 +44,7 @@ def resolve(target: str | FunctionType | MethodType) -> list[Target]:
         UsageError: there is no such module or attribute, or it is not a Python function.
     """
     if isinstance(target, MethodType):
-        target = target.__func__  # type: ignore[assignment]
+        target = target.__func__
     if isinstance(target, FunctionType):
         return [Target(target, tool_name(target), is_method(target))]
     if not isinstance(target, str):

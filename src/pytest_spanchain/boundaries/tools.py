@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from types import FunctionType, MethodType, TracebackType
+from types import FunctionType, TracebackType
 from typing import Any, TypeVar, overload
 
 from .._values import trusted_types
@@ -98,7 +98,7 @@ class Patch:
         self.undo()
 
 
-def install(targets: Iterable[str | FunctionType | MethodType], *, owner: Any = None) -> Patch:
+def install(targets: Iterable[str | Callable[..., Any]], *, owner: Any = None) -> Patch:
     """Record functions that nobody decorated, whoever holds a reference to them.
 
     Args:

@@ -1,0 +1,173 @@
+"""Record once, replay for ever: no network, no tool bodies, the same answers, whatever the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from difflib import unified_diff
+from pathlib import Path
+from typing import Any
+
+import agents
+import model_replies
+import pytest
+from model_replies import ToolCall, answer
+from recording import record, replay
+from servers import CountingListener, ModelServer, Reply, Request
+
+TOOLS = ["agents:lookup", "agents:refund", "agents:notify", "agents:broken"]
+PROMPT = "Refund order 1412"
+
+
+def shop(request: Request) -> Reply:
+    """A model that looks an order up, then refunds it, then says what happened."""
+    results = model_replies.tool_results(request)
+    if not results:
+        return answer(request, "Let me see.", tools=[ToolCall("lookup", {"order": "1412"})])
+    if len(results) == 1:
+        return answer(request, tools=[ToolCall("refund", {"order": "1412", "amount": 19.5})])
+    return answer(request, f"Done: {results[-1]}.")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "ledger.txt"
+    monkeypatch.setenv("AGENT_LEDGER", str(path))
+    return path
+
+
+@pytest.fixture
+def gone(sdk_env: ModelServer) -> Iterator[Callable[[], CountingListener]]:
+    """Stops the server and puts a listener that counts on its port."""
+    listeners: list[CountingListener] = []
+
+    def stop() -> CountingListener:
+        sdk_env.close()
+        listener = CountingListener(sdk_env.port)
+        listeners.append(listener.__enter__())
+        return listener
+
+    yield stop
+    for listener in listeners:
+        listener.__exit__(None, None, None)
+
+
+LOOPS: dict[str, Callable[[], Any]] = {
+    "openai": lambda: agents.tool_loop(PROMPT),
+    "openai-async": lambda: asyncio.run(agents.atool_loop(PROMPT)),
+    "openai-stream": lambda: agents.stream_tool_loop(PROMPT),
+    "anthropic": lambda: agents.claude_tool_loop(PROMPT),
+    "anthropic-async-stream": lambda: asyncio.run(agents.aclaude_tool_loop(PROMPT)),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS.values(), ids=list(LOOPS))
+def test_hundred_replays_touch_nothing(
+    loop: Callable[[], Any],
+    sdk_env: ModelServer,
+    gone: Callable[[], CountingListener],
+    ledger: Path,
+    tmp_path: Path,
+) -> None:
+    sdk_env.script(shop)
+    cassette = tmp_path / "run.yaml"
+    first = record(cassette, loop, tools=TOOLS)
+    assert first.value == "Done: refunded 19.5 for 1412."
+    assert first.verdict.live_calls == 5
+    listener = gone()
+    before = cassette.read_bytes()
+    for _ in range(100):
+        assert replay(cassette, loop, tools=TOOLS).value == first.value
+    assert listener.connections == 0
+    assert ledger.read_text().splitlines() == ["lookup 1412", "refund 1412 19.5"]
+    assert cassette.read_bytes() == before
+
+
+def test_replay_is_not_bound_to_where_it_was_recorded(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ledger: Path
+) -> None:
+    server.script(shop)
+    cassette = tmp_path / "run.yaml"
+    here, there = tmp_path / "here", tmp_path / "there"
+    for home in (here, there):
+        home.mkdir()
+
+    def surroundings(home: Path, port: int, key: str) -> None:
+        monkeypatch.chdir(home)
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.setenv("TMPDIR", str(home))
+        monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{port}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        monkeypatch.setenv("OPENAI_ORG_ID", f"org of {home.name}")
+
+    surroundings(here, server.port, "sk-recorded-with-this-key-0123456789")
+    first = record(cassette, LOOPS["openai"], tools=TOOLS)
+    text = cassette.read_text()
+    assert "sk-recorded-with-this-key" not in text
+    assert str(tmp_path) not in text
+    assert str(server.port) not in text
+    with CountingListener() as listener:
+        surroundings(there, listener.port, "another-key")
+        monkeypatch.setenv("UNRELATED_SECRET_TOKEN", "x" * 40)
+        assert replay(cassette, LOOPS["openai"], tools=TOOLS).value == first.value
+        assert listener.connections == 0
+
+
+def test_replay_needs_only_a_key_of_any_kind_in_the_environment(
+    sdk_env: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdk_env.script(shop)
+    cassette = tmp_path / "run.yaml"
+    record(cassette, LOOPS["anthropic"], tools=TOOLS)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
+    replay(cassette, LOOPS["anthropic"], tools=TOOLS)
+
+
+# --- re-recording ------------------------------------------------------------------------------------------------
+
+_CHURN = re.compile(
+    r"^[-+]\s*(?:- )?\"?(?:prev_hash|sha256_hash|recorded_at|supersedes|timestamp_ns|duration_ns|times|genesis|head)\b"
+)
+
+
+def changed_lines(old: str, new: str) -> list[str]:
+    """Changed lines of a diff that are neither times nor hashes."""
+    lines = list(unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0))[2:]
+    return [line for line in lines if not line.startswith("@@") and not _CHURN.match(line)]
+
+
+def jittered(request: Request) -> Reply:
+    """Answers that take a while, another one each time."""
+    threading.Event().wait(int.from_bytes(os.urandom(1), "big") / 255 * 0.02)
+    return answer(request, f"you said {model_replies.last_text(request)}")
+
+
+FANS: dict[str, Callable[[], Any]] = {
+    "loop": LOOPS["openai"],
+    "gather": lambda: asyncio.run(agents.fan_out([f"prompt {n}" for n in range(6)])),
+    "threads": lambda: agents.thread_fan_out([f"prompt {n}" for n in range(6)]),
+    "pool": lambda: agents.pool_fan_out([f"prompt {n}" for n in range(6)]),
+    "two-agents": lambda: asyncio.run(_two_agents()),
+}
+
+
+async def _two_agents() -> list[str]:
+    return list(await asyncio.gather(agents.atool_loop(PROMPT), agents.atool_loop(f"Please: {PROMPT}")))
+
+
+@pytest.mark.parametrize("fan", list(FANS))
+def test_recording_again_changes_only_times_and_hashes(
+    fan: str, sdk_env: ModelServer, tmp_path: Path, ledger: Path
+) -> None:
+    sdk_env.script(shop if fan in ("loop", "two-agents") else jittered)
+    cassette = tmp_path / "run.yaml"
+    record(cassette, FANS[fan], mode="rewrite", tools=TOOLS)
+    for _ in range(6):
+        old = cassette.read_text()
+        again = record(cassette, FANS[fan], mode="rewrite", tools=TOOLS)
+        assert changed_lines(old, cassette.read_text()) == []
+        assert again.verdict.deviations == ()
+    replay(cassette, FANS[fan], tools=TOOLS)
