@@ -277,6 +277,38 @@ def test_a_change_in_a_shuffled_group_pairs_with_its_counterpart() -> None:
     ]
 
 
+def test_like_calls_of_neighbouring_groups_are_not_taken_for_each_other() -> None:
+    def calls(names: str) -> list[Spec]:
+        return [tool(name) for name in names]
+
+    golden = run(together(*calls("ab")), together(*calls("ta")))
+    assert judge(golden, run(*calls("baat"))) == ()
+    golden = run(*calls("a"), together(*calls("ba")), together(*calls("cab")), together(*calls("bcc")))
+    assert causes(judge(golden, run(*calls("ababbcacbc")))) == [("span_added", "execute_tool b")]
+
+
+def test_equal_calls_that_moved_keep_their_answers() -> None:
+    golden = run(tool("poll", result=1), tool("x"), tool("poll", result=2), tool("y"), tool("z"))
+    found = judge(golden, run(tool("x"), tool("y"), tool("z"), tool("poll", result=2)))
+    assert [(d.kind.value, d.path[-1]) for d in found] == [
+        ("span_removed", "execute_tool poll"),
+        ("span_moved", "execute_tool poll"),
+    ]
+
+
+def test_what_moved_is_known_though_something_below_it_changed() -> None:
+    def ordered(*below: Spec) -> Spec:
+        return tool("a", {"n": 1}, below=below)
+
+    found = judge(run(ordered(tool("u")), tool("b"), tool("c")), run(tool("b"), tool("c"), ordered(tool("v"))))
+    assert [(d.kind.value, d.consequence) for d in found] == [("span_moved", False), ("input_changed", True)]
+    inner = [tool("t1"), tool("t2")]
+    shuffled = judge(
+        run(agent("a", together(*inner)), tool("b"), tool("c")), run(tool("b"), tool("c"), agent("a", *inner[::-1]))
+    )
+    assert [d.kind for d in shuffled] == [K.SPAN_MOVED]
+
+
 def test_leaving_the_group_is_a_move() -> None:
     a, b, c = tool("a"), tool("b"), tool("c")
     assert causes(judge(run(together(a, b), c), run(b, c, a)))[0][0] == "span_moved"
@@ -340,6 +372,25 @@ def test_what_was_added_at_the_same_time_is_independent_on_the_live_clock() -> N
     assert causes(judge(golden, late)) == [("input_changed", "chat gpt-4o")]
 
 
+def test_what_a_changed_span_does_follows_even_if_nothing_else_differs() -> None:
+    asked = {"input.value": "a"}, {"input.value": "b"}
+    golden = run(agent("x", chat("1"), attributes=asked[0]))
+    found = judge(golden, run(agent("x", chat("2"), attributes=asked[1])))
+    assert [(d.path[-1], d.consequence) for d in found] == [("x", False), ("chat gpt-4o", True)]
+
+
+def test_what_comes_after_an_added_call_follows_from_it() -> None:
+    found = judge(run(agent("x", chat("1"))), run(agent("x", tool("new"), chat("2"))))
+    assert [(d.kind.value, d.consequence) for d in found] == [("span_added", False), ("input_changed", True)]
+
+
+def test_the_end_of_a_span_is_told_in_one_order() -> None:
+    golden = run(tool("t", result=1, attributes={"a": 1}))
+    found = judge(golden, run(tool("t", result=2, status="error", attributes={"a": 2})))
+    assert [d.kind for d in found] == [K.OUTPUT_CHANGED, K.STATUS_CHANGED, K.ATTRIBUTE_CHANGED]
+    assert [d.consequence for d in found] == [False, True, True]
+
+
 # --- fields --------------------------------------------------------------------------------------------------------
 
 
@@ -363,6 +414,10 @@ def test_at_most_detail_pairs_are_compared_to_the_leaves() -> None:
     depths = ["content" in d.changes[0].path for d in judge(golden, live, detail=2)]
     assert depths == [True, True, False, False, False]
     assert all(d.changes for d in judge(golden, live, detail=0))
+    # Causes come first: of the two agents' first calls here, not of the first agent's two calls.
+    golden, live = (run(*(agent(n, chat("1" + m), chat("2" + m)) for n in "xy")) for m in ("", "!"))
+    depths = ["content" in d.changes[0].path for d in judge(golden, live, detail=2)]
+    assert depths == [True, False, True, False]
 
 
 def test_changes_are_bounded_and_it_is_said() -> None:

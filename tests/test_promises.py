@@ -11,9 +11,10 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import agents
 import model_replies
-import pytest
 from model_replies import ToolCall, answer
 from recording import record, replay
 from servers import CountingListener, ModelServer, Reply, Request
@@ -30,6 +31,14 @@ def shop(request: Request) -> Reply:
     if len(results) == 1:
         return answer(request, tools=[ToolCall("refund", {"order": "1412", "amount": 19.5})])
     return answer(request, f"Done: {results[-1]}.")
+
+
+@pytest.fixture(autouse=True)
+def _no_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every new client reads the machine's certificates, which takes longer than a replay."""
+    empty = tmp_path / "certificates"
+    empty.mkdir()
+    monkeypatch.setenv("SSL_CERT_DIR", str(empty))
 
 
 @pytest.fixture

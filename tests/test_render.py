@@ -108,6 +108,8 @@ def test_without_deviations() -> None:
     lines = told(GOLDEN, GOLDEN, extra=["2 recorded calls were not made"])
     assert lines[:2] == ["spanchain: no deviation from the golden trace", "2 recorded calls were not made"]
     assert len(lines) == 5
+    assert told(GOLDEN, GOLDEN, color=True)[0].startswith("\x1b[1;32m")
+    assert not told(GOLDEN, GOLDEN, color=True, extra=["error: a miss"])[0].startswith("\x1b")
     assert report((), golden=SpanTree(), live=SpanTree(), cassette="", commands=()) == [lines[0]]
 
 

@@ -144,9 +144,9 @@ def both(act: Callable[[], Any]) -> tuple[Any, Any, FakeRun]:
         served = act()
     assert ran == before, "a tool's body ran in replay"
     assert not replaying.misses
-    for entry, golden in zip(replaying.entries, recording.entries, strict=False):
-        assert entry.response is not None
-        assert json.dumps(entry.response, sort_keys=True) == json.dumps(golden.response, sort_keys=True)
+    # Not pairwise: threads start in any order, and a served tool's own calls are not made again.
+    recorded = [canonical([entry.name, entry.request, entry.response]) for entry in recording.entries]
+    assert all(canonical([entry.name, entry.request, entry.response]) in recorded for entry in replaying.entries)
     return live, served, recording
 
 

@@ -527,7 +527,7 @@ def test_trust_reaches_through_annotations() -> None:
         "return": dict[str, list[node | int]],
         "broken": "does.not.exist",
         "a": Callable[[leaf], Alias],
-    }  # type: ignore[valid-type]
+    }
     found = trusted_types(fn)
     assert found["far.away:Leaf"] is leaf
     assert found["far.away:Node"] is node
@@ -544,3 +544,10 @@ def test_trust_reaches_what_a_closure_names() -> None:
     found = trusted_types(fn)
     assert found[f"{HERE}:{Local.__qualname__}"] is Local
     assert decode(encode(fn()), types=found).name == "x"
+
+
+def test_a_converter_that_loses_something_fails_the_recording(registry: None) -> None:
+    register_type(Plain, to_plain=lambda plain: plain.name, from_plain=lambda name: Plain(name.strip()))
+    check_round_trip(encode(Plain("x")), types={})
+    with pytest.raises(Unrecordable, match="does not survive"):
+        check_round_trip(encode(Plain(" x")), types={})

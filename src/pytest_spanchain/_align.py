@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ._likeness import DEFAULT_IGNORED_ATTRIBUTES, Ignored, Member, Printer
-from ._model import SpanTree
+from ._model import CONCURRENT, SpanTree
 from ._pairing import pair, unmoved
 
 
@@ -68,13 +68,19 @@ def align(
 
 
 def groups(siblings: Sequence[Member]) -> list[int]:
-    """Number the groups of siblings that overlapped in time; in order, one number per sibling."""
+    """Number the groups of concurrent siblings; in order, one number per sibling.
+
+    Concurrent are siblings that overlapped in time, and neighbours that the recorder marked as concurrent: threads
+    that happened to run one after the other when they were recorded.
+    """
     ranks: list[int] = []
-    rank, busy_until = -1, -1
+    rank, busy_until, marked = -1, -1, False
     for member in siblings:
-        if member.span.start_ns >= busy_until:
+        beside = CONCURRENT in member.span.attributes
+        if member.span.start_ns >= busy_until and not (marked and beside):
             rank += 1
         busy_until = max(busy_until, member.span.end_ns)
+        marked = beside
         ranks.append(rank)
     return ranks
 

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ._layout import join, split
+from ._layout import LayoutError, join, split
 from .errors import CassetteBroken
 
 STREAMED_TYPES = (
@@ -58,12 +58,15 @@ def chunks_of(body: Mapping[str, Any] | None) -> list[bytes]:
     """The bytes of a body, chunk by chunk.
 
     Raises:
-        CassetteBroken: the counts of the chunks do not add up to the body.
+        CassetteBroken: the layout or the counts of the chunks do not fit the body.
     """
     if body is None:
         return []
     if "json" in body:
-        return [join(body["json"], body["layout"]).encode("utf-8")]
+        try:
+            return [join(body["json"], body["layout"]).encode("utf-8")]
+        except LayoutError as error:
+            raise CassetteBroken(str(error), field="response.body.layout") from None
     data = base64.b64decode(body["base64"]) if "base64" in body else body["text"].encode("utf-8")
     if "chunks" not in body:
         return [data]

@@ -7,7 +7,6 @@ so that foreign spans become their children and the other way round. Ids are rea
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 import threading
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ._canonical import digest
+from . import _strands
 from ._hosts import is_loopback
 from ._model import CONCURRENT, OWN_SCOPE, Exchange, Span, SpanTree
 
@@ -53,9 +52,6 @@ UNFINISHED = "spanchain.unfinished"
 
 _HOST_AND_PORT = (("server.address", "server.port"), ("net.peer.name", "net.peer.port"))
 
-Strand = tuple[int, int]
-"""Who runs: thread id, and id of the asyncio task (0 outside of tasks)."""
-
 
 @dataclass(eq=False)
 class OpenSpan:
@@ -67,6 +63,8 @@ class OpenSpan:
     span_kind: str
     scope: str
     start_ns: int
+    strand: _strands.Strand
+    place: _strands.Place
     attributes: dict[str, Any] = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
     status: str = "unset"
@@ -75,7 +73,6 @@ class OpenSpan:
     exchange: Exchange | None = None
     graft: tuple[SpanTree, Span] | None = None
     hidden: bool = False
-    strand: Strand = (0, 0)
 
 
 class Capture:
@@ -168,7 +165,7 @@ class Capture:
         return trace.set_span_in_context(trace.NonRecordingSpan(span_context))
 
     def tree(self, nodeid: str) -> SpanTree:
-        """The finished tree: derived ids, parents first, concurrent siblings in an order of content."""
+        """The finished tree: derived ids, parents first, siblings as the program came to them (see ``_strands``)."""
         with self._lock:
             spans = list(self._spans.values())
         now = time.time_ns()
@@ -183,8 +180,9 @@ class Capture:
         while pending:
             span, span_id, parent_id = pending.pop()
             built.append(_finished(span, span_id=span_id, parent_id=parent_id, now=now, flags=flags))
-            below, concurrent = _stable(children.get(span.span_id, []), home=span.strand, now=now)
-            flags.update(concurrent)
+            below = sorted(children.get(span.span_id, []), key=lambda child: child.place)
+            concurrent = _strands.side_by_side([child.strand for child in below], now=now)
+            flags.update(below[index].span_id for index in concurrent)
             if span.graft is not None and not below:
                 built.extend(_grafted(*span.graft, under=span_id))
                 continue
@@ -203,6 +201,7 @@ class Capture:
         span_id: int | None = None,
         hidden: bool = False,
     ) -> OpenSpan:
+        strand = _strands.current()
         with self._lock:
             span = OpenSpan(
                 span_id=span_id or self._random.getrandbits(64) | 1,
@@ -211,8 +210,9 @@ class Capture:
                 span_kind=span_kind,
                 scope=scope,
                 start_ns=start_ns,
+                strand=strand,
+                place=strand.step(),
                 hidden=hidden,
-                strand=_current_strand(),
             )
             if span.parent_id is None and self._spans:
                 span.parent_id = self.root.span_id
@@ -244,14 +244,6 @@ def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _current_strand() -> Strand:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
-    return threading.get_ident(), id(task) if task is not None else 0
-
-
 def _finished(span: OpenSpan, *, span_id: str, parent_id: str | None, now: int, flags: set[int]) -> Span:
     attributes = dict(span.attributes)
     if span.span_id in flags:
@@ -272,48 +264,6 @@ def _finished(span: OpenSpan, *, span_id: str, parent_id: str | None, now: int, 
         duration_ns=max(0, (span.end_ns or now) - span.start_ns),
         exchange=span.exchange,
     )
-
-
-def _stable(siblings: list[OpenSpan], *, home: Strand, now: int) -> tuple[list[OpenSpan], set[int]]:
-    """Start order, but content order among concurrent siblings: their start order is an accident of the schedule.
-
-    Concurrent are siblings that overlap in time, and neighbours from different strands of which none is the parent's
-    own: two threads that happened to run one after the other today will not tomorrow.
-
-    Returns:
-        The ordered siblings, and the ids of those that are concurrent with another.
-    """
-    ordered: list[OpenSpan] = []
-    concurrent: set[int] = set()
-    siblings = sorted(siblings, key=lambda span: span.start_ns)
-    if siblings and siblings[0].strand[0] == home[0] and all(span.strand != home for span in siblings):
-        home = siblings[0].strand  # the parent only drives an event loop in its own thread
-    group: list[OpenSpan] = []
-    group_end = 0
-    for span in [*siblings, None]:
-        if group and (span is None or not (span.start_ns < group_end or _spawned(group[-1], span, home))):
-            ordered.extend(_by_content(group))
-            if len(group) > 1:
-                concurrent.update(member.span_id for member in group)
-            group, group_end = [], 0
-        if span is not None:
-            group.append(span)
-            group_end = max(group_end, span.end_ns or now)
-    return ordered, concurrent
-
-
-def _spawned(one: OpenSpan, other: OpenSpan, home: Strand) -> bool:
-    return one.strand != other.strand and home not in (one.strand, other.strand)
-
-
-def _by_content(group: list[OpenSpan]) -> list[OpenSpan]:
-    if len(group) < 2:
-        return group
-    return sorted(group, key=lambda span: (span.name, _request_digest(span.exchange)))
-
-
-def _request_digest(exchange: Exchange | None) -> str:
-    return digest("spanchain/request/v1", exchange.request) if exchange else ""
 
 
 def _grafted(golden: SpanTree, span: Span, *, under: str) -> Iterator[Span]:

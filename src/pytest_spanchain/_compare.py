@@ -60,7 +60,7 @@ def compare(
     golden: SpanTree,
     live: SpanTree,
     *,
-    ignored_attributes: frozenset[str] = DEFAULT_IGNORED_ATTRIBUTES,
+    ignored_attributes: frozenset[str] = frozenset(),
     detail: int = 3,
     durations: bool = False,
 ) -> tuple[Deviation, ...]:
@@ -69,10 +69,11 @@ def compare(
     Args:
         golden: the recorded tree; volatile values replaced.
         live: the observed tree, treated alike.
-        ignored_attributes: names of attributes that are not compared; a final ``*`` stands for any ending.
+        ignored_attributes: further names of attributes that are not compared; a final ``*`` stands for any ending.
         detail: number of deviations whose fields are compared down to the leaves, causes first.
         durations: also tell durations that differ by more than 20 %; these never fail a test.
     """
+    ignored_attributes = DEFAULT_IGNORED_ATTRIBUTES | ignored_attributes
     ignored = Ignored(ignored_attributes)
     if not durations and _is_equal(golden, live, ignored):
         return ()

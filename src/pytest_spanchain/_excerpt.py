@@ -144,7 +144,7 @@ class Excerpt:
             side, span_id = _key(deviation)
             tree, held = (self._trees[0], places.golden) if side == "g" else (self._trees[1], places.live)
             step: str | None = span_id
-            while step in tree.by_id and step not in held:
+            while step is not None and step in tree.by_id and step not in held:
                 held.add(step)
                 step = tree.by_id[step].parent_span_id
         return places

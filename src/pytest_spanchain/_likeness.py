@@ -15,11 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._model import Span, SpanTree
+from ._model import CONCURRENT, Span, SpanTree
 
 DEFAULT_IGNORED_ATTRIBUTES = frozenset(
     {
         "code.*",
+        CONCURRENT,
         "exception.stacktrace",
         "gen_ai.conversation.id",
         "gen_ai.response.id",
@@ -240,6 +241,7 @@ def shared_prefix(golden: str, live: str) -> int:
 
 def _text(value: Any) -> str:
     """JSON with sorted keys: as telling as the canonical text, but made by C code and never refused."""
+    # Most spans have no attributes: an empty value need not wake the encoder.
     return _ENCODER.encode(value) if value else repr(value)
 
 

@@ -15,7 +15,12 @@ Shapes of an exchange's ``request`` and ``response`` (plain values, see ``_canon
 * ``tool``::
 
       request   {"arguments": {name: value}}
-      response  {"result": value} | {"items": [value, ..], "result": value, "end": ..} | either with "error": ERROR
+      response  {"result": value}, and where it applies
+                "items": [value, ..] that a generator yielded, "sent": [[item, "send"|"throw", value], ..] what went in
+                "end": "complete"|"closed"|"error"
+                "error": ERROR with the exception itself as "value"
+                "returned": "awaitable"|"generator"|"async_generator" that a plain function returned
+                "order": key order of the mappings inside, where it is not ascending (see ``_layout``)
 """
 
 from __future__ import annotations

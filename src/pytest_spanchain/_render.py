@@ -69,7 +69,7 @@ def report(
     # Where a hook has excused the cause, the first that still fails stands for it.
     causes = [deviation for deviation in failing if not deviation.consequence] or failing[:1]
     follow = len(failing) - len(causes)
-    lines = [_headline(causes, excused=len(deviations) - len(failing))]
+    lines = [_headline(causes, excused=len(deviations) - len(failing), quiet=not extra)]
     if causes:
         excerpt = Excerpt(deviations, golden=golden, live=live)
         drawn, shown = excerpt.fit(failing if room.tree is None else causes, most=room.tree)
@@ -87,10 +87,11 @@ def report(
     return [line.render(color=color, width=width) for line in lines]
 
 
-def _headline(causes: list[Deviation], *, excused: int) -> Line:
+def _headline(causes: list[Deviation], *, excused: int, quiet: bool) -> Line:
     if not causes:
         more = f" ({_count(excused, 'difference')} noted)" if excused else ""
-        return Line(f"spanchain: no deviation from the golden trace{more}", "good")
+        # Equal trees alone are no pass: what else there is to say may be a miss.
+        return Line(f"spanchain: no deviation from the golden trace{more}", "good" if quiet else "")
     first = f"{causes[0].kind} at {causes[0].path[-1]}"
     lead = "" if len(causes) == 1 else "first "
     return Line(f"spanchain: {_count(len(causes), 'deviation')} from the golden trace: {lead}{first}", "head")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import _genai
+from ._layout import order_of, relayout
 from ._model import OWN_SCOPE, Span, SpanTree
 from ._redact import Redactor
 from ._settings import Settings
@@ -70,8 +71,11 @@ class Screen:
         return SpanTree(tuple(span if span.scope == OWN_SCOPE else self._foreign(span) for span in tree))
 
     def _part(self, kind: str, part: Mapping[str, Any]) -> Mapping[str, Any]:
-        value: Mapping[str, Any] = self.redactor.value(dict(part))
-        return self._hook(kind, value) if self._hook else value
+        given = dict(part)
+        value: Mapping[str, Any] = self.redactor.value(given)
+        if self._hook:
+            value = self._hook(kind, value)
+        return value if value is given else _laid_out_anew(value)
 
     def _foreign(self, span: Span) -> Span:
         attributes = {
@@ -85,6 +89,18 @@ class Screen:
             events=tuple(self.redactor.value(dict(event)) for event in span.events),
             status_message=self.text(span.status_message),
         )
+
+
+def _laid_out_anew(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part whose key orders describe what redaction left of it, not what was there before."""
+    body = part.get("body")
+    if isinstance(body, Mapping) and "layout" in body:
+        return {**part, "body": {**body, "layout": relayout(body["json"], body["layout"])}}
+    if "order" in part:
+        bare = {key: value for key, value in sorted(part.items()) if key != "order"}
+        order = order_of(bare)
+        return {**bare, "order": order} if order else bare
+    return part
 
 
 def _redactor(settings: Settings) -> Redactor:

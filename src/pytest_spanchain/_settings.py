@@ -7,7 +7,7 @@ nearest valid one.
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -72,12 +72,15 @@ class Settings:
 
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
 LIST_SETTINGS = ("tools", "ignore", "ignore_attributes", "allow_hosts", "redact")
+PATTERN_SETTINGS = ("ignore", "redact")
 INI_PREFIX = "spanchain_"
 INI_NAMES = tuple(INI_PREFIX + ("record_mode" if name == "mode" else name) for name in SETTING_NAMES)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint such as `` (did you mean 'tools'?)``, or the list of valid names."""
+    import difflib  # 2 ms that only a mistake needs
+
     choices = list(valid)
     found = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     return f" (did you mean {found[0]!r}?)" if found else f" (valid: {', '.join(choices)})"
@@ -107,7 +110,7 @@ def parse_mode(value: Any, *, where: str) -> RecordMode:
     Raises:
         UsageError: it names the place and the nearest valid mode.
     """
-    if value in RECORD_MODES:
+    if isinstance(value, str) and value in RECORD_MODES:
         return RecordMode(value)
     raise UsageError(f"{where}: unknown record mode {value!r}{nearest(str(value), RECORD_MODES)}")
 
@@ -127,8 +130,8 @@ def resolve(
         cli_mode: ``--record-mode`` as given on the command line, else ``None``.
         fixture: what the ``spanchain_config`` fixture returned.
         ini: settings from the ini file by setting name.
-        ci: whether this runs under CI; there, recording needs the command line, so that an ini or fixture default
-            cannot make CI spend money.
+        ci: whether this runs under CI; there, recording needs the command line, so that nothing that is committed
+            (a marker, a fixture, the ini file) can make CI spend money.
 
     Raises:
         UsageError: for an unknown name or a value of the wrong type.
@@ -141,7 +144,7 @@ def resolve(
             if name == "mode":
                 continue
             if name in LIST_SETTINGS:
-                merged[name] = merged.get(name, ()) + _as_tuple(value, where=f"{where}: {name}")
+                merged[name] = merged.get(name, ()) + _as_tuple(value, name=name, where=where)
             elif not isinstance(value, str) or not value:
                 raise UsageError(f"{where}: {name} takes a non-empty text, not {value!r}")
             else:
@@ -152,18 +155,35 @@ def resolve(
 def _mode(
     *, marker: Mapping[str, Any], cli_mode: str | None, fixture: Mapping[str, Any], ini: Mapping[str, Any], ci: bool
 ) -> RecordMode:
-    if "mode" in marker:
-        return parse_mode(marker["mode"], where="marker cassette")
-    if cli_mode is not None:
-        return parse_mode(cli_mode, where="--record-mode")
-    for where, layer in (("fixture spanchain_config", fixture), ("ini", ini)):
-        if "mode" in layer:
-            mode = parse_mode(layer["mode"], where=where)
-            return RecordMode.NONE if ci else mode
-    return RecordMode.NONE
+    command_line = {} if cli_mode is None else {"mode": cli_mode}
+    layers = {
+        "ini": ini,
+        "fixture spanchain_config": fixture,
+        "--record-mode": command_line,
+        "marker cassette": marker,
+    }
+    # Parsed even where another layer wins: a misspelt mode is an error wherever it stands.
+    said = [parse_mode(layer["mode"], where=where) for where, layer in layers.items() if "mode" in layer]
+    if ci and cli_mode in (None, RecordMode.NONE):
+        return RecordMode.NONE
+    return said[-1] if said else RecordMode.NONE
 
 
-def _as_tuple(value: Any, *, where: str) -> tuple[Any, ...]:
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return tuple(value)
-    raise UsageError(f"{where} takes a list, not {value!r}")
+def _as_tuple(value: Any, *, name: str, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        raise UsageError(f"{where}: {name} takes a list, not {value!r}")
+    for one in value:
+        if name == "tools" and callable(one):
+            continue
+        if not isinstance(one, str) or not one:
+            raise UsageError(f"{where}: {name} takes non-empty texts, not {one!r}")
+        if name in PATTERN_SETTINGS and one.startswith("re:"):
+            _check_pattern(one, where=f"{where}: {name}")
+    return tuple(sorted(value)) if isinstance(value, (set, frozenset)) and name != "tools" else tuple(value)
+
+
+def _check_pattern(rule: str, *, where: str) -> None:
+    try:
+        re.compile(rule.removeprefix("re:"))
+    except re.error as error:
+        raise UsageError(f"{where}: not a regular expression: {rule!r} ({error})") from None

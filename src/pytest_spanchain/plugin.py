@@ -1,22 +1,27 @@
-"""The door to pytest: options, markers, fixtures, the life of a run around a test, and its report.
+"""The door to pytest: markers, fixtures, the life of a run around a test, and its report.
 
-Nothing heavy is imported before the first marked test runs.
+Invariants:
+
+* a test has one outcome: the verdict is given in the call phase, and a body that failed first keeps its own failure;
+* a cassette is written only when every other plugin has had its word on the outcome, and the outcome is a pass;
+* nothing heavy is imported before the first marked test runs, and unmarked tests get no fixture.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from . import _settings
+from . import _options, _settings
 from .errors import CassetteError, LiveCallError, MissError, RunClosedError, UsageError
 
 if TYPE_CHECKING:
@@ -26,51 +31,34 @@ if TYPE_CHECKING:
     from ._verdict import Verdict
 
 MARKER = "cassette"
-MODE_DEST = "spanchain_mode"
-
-_MODES = "; ".join(f"{mode}: {text}" for mode, text in _settings.MODE_HELP.items())
-_INI_HELP = {
-    "record_mode": ("string", f"record mode where the command line names none (not under CI): {_MODES}"),
-    "directory": ("string", "directory of the cassettes, relative to the root directory (default: cassettes)"),
-    "tools": ("linelist", "functions to record in every marked test: module:function, module:Class.method, module:*"),
-    "ignore": ("linelist", "parts of requests that do not matter: JSON paths such as body.json.user, or re:<pattern>"),
-    "ignore_attributes": ("linelist", "span attributes to leave out of the comparison"),
-    "allow_hosts": ("linelist", "hosts that may be contacted in replay; localhost stands for loopback"),
-    "redact": ("linelist", "more to redact: key names, JSON paths (with a dot), or re:<pattern>"),
-    "eval_id": ("string", "groups runs of one evaluation (default: the node id without parameters)"),
-}
+FIXTURE_PLUGIN = "spanchain-cassette-fixture"
 
 
-@dataclass
-class Tally:
-    """What the session line counts. Travels from xdist workers as a plain dict."""
-
-    replayed: int = 0
-    recorded: int = 0
-    live: int = 0
-    unverified: int = 0
-    changes: list[str] = field(default_factory=list)
-
-    def add(self, other: Mapping[str, Any]) -> None:
-        """Take in the tally of a worker."""
-        for name in ("replayed", "recorded", "live", "unverified"):
-            setattr(self, name, getattr(self, name) + other[name])
-        self.changes.extend(other["changes"])
-
-
-@dataclass
+@dataclass(eq=False)
 class Active:
-    """The run of the item that is being run."""
+    """The run of the item that is being run.
+
+    Args:
+        run: the run.
+        stack: what is in place around it.
+        context: what the setup or the teardown of function-scoped fixtures is in.
+        body_over: whether the test's body has ended, so that reports of the call phase are of the test itself.
+        subtests_passed: whether no sub-test has failed.
+        failure: the failure that says why the run fails.
+    """
 
     run: Run
     stack: ExitStack
+    context: ExitStack
+    body_over: bool = False
+    subtests_passed: bool = True
+    failure: BaseException | None = None
 
 
-TALLY = pytest.StashKey[Tally]()
 ACTIVE = pytest.StashKey[Active]()
 SETUP = pytest.StashKey[ExitStack]()
 CURRENT_ITEM = pytest.StashKey["pytest.Item | None"]()
-CLI_MODE = pytest.StashKey["str | None"]()
+SAID = pytest.StashKey[_options.Said]()
 
 
 # --- options -----------------------------------------------------------------------------------------------------
@@ -84,105 +72,71 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options and ini keys whose names are ours alone; ``--record-mode`` comes later, see below."""
-    group = parser.getgroup("spanchain", "golden traces (spanchain)")
-    group.addoption(
-        "--spanchain-mode",
-        dest=MODE_DEST,
-        choices=_settings.RECORD_MODES,
-        default=None,
-        help="the same as --record-mode, where another plugin's --record-mode does not take the value",
-    )
-    for name, (kind, text) in _INI_HELP.items():
-        parser.addini(_settings.INI_PREFIX + name, text, type=kind, default=None)  # type: ignore[arg-type]
+    """Options and ini keys whose names are ours alone."""
+    _options.add(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
-    """Add ``--record-mode`` unless another plugin has: by now every installed plugin has added its options.
-
-    Two plugins that define one option crash pytest, whichever loads second, and neither can know in
-    ``pytest_addoption``. pytest has no public way to ask which options exist, hence the guarded private access.
-    """
-    groups = [*getattr(parser, "_groups", []), getattr(parser, "_anonymous", None)]
-    taken = any("--record-mode" in option.names() for group in groups if group for option in group.options)
-    if taken:
-        return
-    try:
-        parser.getgroup("spanchain").addoption(
-            "--record-mode",
-            dest=MODE_DEST,
-            choices=_settings.RECORD_MODES,
-            default=None,
-            help=f"what marked tests may record; default none. {_MODES}",
-        )
-    except ValueError:  # a pytest whose parser hides its groups from us, and another plugin's option
-        return
-    early_config.known_args_namespace = parser.parse_known_args(args, namespace=early_config.option)
+    """``--record-mode``: by now every installed plugin has added its options."""
+    _options.add_shared(parser, early_config=early_config, args=args)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker and the fixtures, and check what the ini file says."""
+    """Register the marker and the fixture, and check what the ini file says."""
     names = ", ".join(f"{name}=..." for name in _settings.SETTING_NAMES)
     config.addinivalue_line(
         "markers",
         f"{MARKER}({names}): record model and tool I/O of this test once, replay it, compare the span tree",
     )
-    config.stash[TALLY] = Tally()
     config.stash[CURRENT_ITEM] = None
-    config.stash[CLI_MODE] = _cli_mode(config)
     try:
-        # There is no public way to see keys that nobody registered (``Config.inicfg`` is deprecated since pytest 9).
-        _settings.check_ini(config._inicfg if hasattr(config, "_inicfg") else config.inicfg)
+        _options.check_ini(config)
+        config.stash[SAID] = _options.said(config)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
-    others = [plugin for plugin in config.pluginmanager.get_plugins() if hasattr(plugin, MARKER)]
-    if not others:
-        config.pluginmanager.register(_CassetteFixture(), "spanchain-cassette-fixture")
+    plugins = config.pluginmanager
+    plugins.register(_SessionLine(config), "spanchain-session-line")
+    if not any(hasattr(plugin, MARKER) for plugin in plugins.get_plugins()):
+        plugins.register(_CassetteFixture(), FIXTURE_PLUGIN)
 
 
-def _cli_mode(config: pytest.Config) -> str | None:
-    own = config.getoption(MODE_DEST, None)
-    if own is not None:
-        return str(own)
-    # Another plugin's --record-mode: its default is not the user's word, so look at what was typed.
-    typed = [arg for arg in config.invocation_params.args if str(arg).startswith("--record-mode")]
-    value = config.getoption("--record-mode", None) if typed else None
-    return str(value) if value is not None else None
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell an xdist worker what was said to the controller."""
+    said = node.config.stash[SAID]
+    node.workerinput[_options.WORKER_KEY] = [said.typed, said.committed]
 
 
 # --- collection --------------------------------------------------------------------------------------------------
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse misspelt marker arguments and two tests on one cassette, before anything runs."""
-    problems: list[str] = []
-    for item in items:
-        for marker in item.iter_markers(MARKER):
-            try:
-                if marker.args:
-                    raise UsageError(f"marker cassette takes keyword arguments only, not {marker.args!r}")
-                _settings.check_names(marker.kwargs, where="marker cassette")
-                if "mode" in marker.kwargs:
-                    _settings.parse_mode(marker.kwargs["mode"], where="marker cassette")
-            except UsageError as error:
-                problems.append(f"{item.nodeid}: {error}")
-    problems.extend(_shared_paths([item for item in items if _is_marked(item)], config))
+    """Refuse wrong settings and two tests on one cassette, before anything runs."""
+    marked = [item for item in items if _is_marked(item)]
+    problems = []
+    for item in marked:
+        try:
+            _resolve(item, fixture={})
+        except UsageError as error:
+            problems.append(f"{item.nodeid}: {error}")
+    problems = problems or _shared_paths(marked, config)
     if problems:
         raise pytest.UsageError("\n".join(dict.fromkeys(problems)))
 
 
 def _shared_paths(items: Sequence[pytest.Item], config: pytest.Config) -> list[str]:
-    from ._store import cassette_path
+    from . import _store
 
     owners: dict[str, str] = {}
     problems = []
     for item in items:
-        directory = _marker_kwargs(item).get("directory") or _ini(config).get("directory") or "cassettes"
-        path = str(cassette_path(Path(directory), item.nodeid)).casefold()
+        directory = config.rootpath / _resolve(item, fixture={}).directory
+        path = str(_store.cassette_path(directory, item.nodeid)).casefold()
         owner = owners.setdefault(path, item.nodeid)
         if owner != item.nodeid:
-            problems.append(f"{item.nodeid} and {owner} would share the cassette {path}")
+            problems.append(f"{item.nodeid} and {owner} would share the cassette {path}: rename one of them")
     return problems
 
 
@@ -190,38 +144,32 @@ def _is_marked(item: pytest.Item) -> bool:
     return item.get_closest_marker(MARKER) is not None or "spanchain" in getattr(item, "fixturenames", ())
 
 
+def _resolve(item: pytest.Item, *, fixture: Mapping[str, Any]) -> _settings.Settings:
+    said = item.config.stash[SAID]
+    return _settings.resolve(
+        marker=_marker_kwargs(item),
+        cli_mode=said.typed,
+        fixture=fixture,
+        ini=_options.ini_settings(item.config, mode=said.committed),
+        ci=_options.under_ci(),
+    )
+
+
 def _marker_kwargs(item: pytest.Item) -> dict[str, Any]:
     """Keyword arguments of all cassette markers; lists add up, otherwise the nearest wins."""
     merged: dict[str, Any] = {}
     for marker in reversed(list(item.iter_markers(MARKER))):
+        if marker.args:
+            raise UsageError(f"marker cassette takes keyword arguments only, not {', '.join(map(repr, marker.args))}")
         for name, value in marker.kwargs.items():
-            both_lists = name in _settings.LIST_SETTINGS and name in merged
-            merged[name] = [*merged[name], *value] if both_lists else value
+            outer = merged.get(name)
+            if isinstance(outer, (list, tuple)) and isinstance(value, (list, tuple)):
+                value = [*outer, *value]
+            merged[name] = value
     return merged
 
 
-def _ini(config: pytest.Config) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key in _settings.INI_NAMES:
-        value = config.getini(key)
-        if value:
-            name = key.removeprefix(_settings.INI_PREFIX)
-            found["mode" if name == "record_mode" else name] = value
-    return found
-
-
 # --- the life of a run -------------------------------------------------------------------------------------------
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    """Keep the context that the run's start enters (see ``_spanchain_run``) for the rest of the setup."""
-    if not _is_marked(item):
-        return (yield)
-    item.config.stash[CURRENT_ITEM] = item
-    with ExitStack() as context:
-        item.stash[SETUP] = context
-        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -231,18 +179,37 @@ def spanchain_config() -> Mapping[str, Any]:
 
 
 @pytest.fixture
-def _spanchain_run(request: pytest.FixtureRequest, spanchain_config: Mapping[str, Any]) -> None:
-    """Starts the run before the test's other fixtures, so that the calls they make belong to it."""
+def _spanchain_run(request: pytest.FixtureRequest, spanchain_config: Mapping[str, Any]) -> Iterator[None]:
+    """The first function-scoped fixture of a marked test: the others are set up and torn down inside its run."""
     item = request.node
-    run = _start(item, spanchain_config)
-    item.stash[SETUP].enter_context(run.entered())
+    active = _start(item, spanchain_config)
+    active.context = item.stash[SETUP]
+    active.context.enter_context(active.run.entered())
+    yield
+    # What is torn down after this outlives the test, so it is none of the run's business.
+    active.context.close()
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Marked tests start their run as their first fixture."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Make the run's start the first of the test's fixtures, and keep the setup in its context."""
+    if not _is_marked(item):
+        return (yield)
+    item.config.stash[CURRENT_ITEM] = item
     names = getattr(item, "fixturenames", None)
-    if names is not None and _is_marked(item) and "_spanchain_run" not in names:
-        names.insert(0, "_spanchain_run")
+    if names is not None and "_spanchain_run" not in names:
+        # A list of its own: parametrized tests share one, and not all of them may be marked.
+        item.fixturenames = ["_spanchain_run", *names]  # type: ignore[attr-defined]
+    with ExitStack() as context:
+        item.stash[SETUP] = context
+        try:
+            return (yield)
+        except Exception as error:
+            active = item.stash.get(ACTIVE, None)
+            if active is not None and _is_ours(error):
+                _judge(item, active, passed=False)
+                _fail(item, active)
+            raise
 
 
 @pytest.hookimpl(wrapper=True)
@@ -260,93 +227,110 @@ def pytest_fixture_setup(
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Run the body in the run, then judge: one verdict, in this phase."""
+    """Run the body in the run, then judge a replay here; a recording is judged with the test's report."""
     if not _is_marked(item):
         return (yield)
-    if ACTIVE not in item.stash:  # an item without fixtures, e.g. of another plugin
-        _start(item, {})
-    active = item.stash[ACTIVE]
+    active = item.stash.get(ACTIVE, None) or _start(item, {})  # an item without fixtures, e.g. of another plugin
     run = active.run
-    if run.refusal is not None:
-        _finish(item, active, passed=False)
-        pytest.fail(str(run.refusal), pytrace=False)
     try:
+        if run.refusal is not None:
+            _fail(item, active)
         with run.entered():
             result = yield
-    except BaseException as error:
-        verdict = _finish(item, active, passed=False)
-        lines = _report(item, verdict)
-        if _is_ours(error) and verdict.failing:
-            pytest.fail("\n".join(lines), pytrace=False)
-        if verdict.failing and not isinstance(error, pytest.skip.Exception):
-            item.add_report_section("call", "spanchain", "\n".join(lines))
-        elif verdict.aside is not None:
-            item.add_report_section("call", "spanchain", f"the recording was kept at {verdict.aside}")
+    except Exception as error:
+        if not run.records and _is_ours(error) and _judge(item, active, passed=False).failing:
+            _fail(item, active)
         raise
-    verdict = _finish(item, active, passed=True)
-    if verdict.failing:
-        pytest.fail("\n".join(_report(item, verdict)), pytrace=False)
+    finally:
+        active.body_over = True
+    if not run.records and _judge(item, active, passed=active.subtests_passed).failing:
+        _fail(item, active)
     return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """A run whose body never ran ends here, without a cassette."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """The last word on a run, after xfail, unittest and whoever else has changed the outcome."""
+    report = yield
     active = item.stash.get(ACTIVE, None)
-    if active is not None:
-        _finish(item, active, passed=False)
+    if active is None or call.when == "teardown" or (call.when == "setup" and not report.failed):
+        return report
+    if call.when == "call" and not active.body_over:  # the report of a sub-test
+        active.subtests_passed = active.subtests_passed and not report.failed
+        return report
+    skipped = report.skipped and not hasattr(report, "wasxfail")
+    verdict = _judge(item, active, passed=report.passed and active.subtests_passed, keep=not skipped)
+    if report.failed and call.excinfo is not None and call.excinfo.value is active.failure:
+        _color(item, active, report)
+    elif report.passed and active.subtests_passed and verdict.failing:
+        report.outcome, report.longrepr = "failed", "\n".join(_lines(item, active))
+        vars(report).pop("wasxfail", None)
+    elif report.failed and (verdict.failing or verdict.aside):
+        _add_section(report, "\n".join(_lines(item, active)))
+    # Extra attributes travel with the report from an xdist worker to the controller.
+    vars(report)["spanchain"] = _counts(item, active, compared=not skipped)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """A run whose body never ran ends here; a replay lets nothing out while the test's own fixtures are torn down."""
+    active = item.stash.get(ACTIVE, None)
+    if active is None:
+        return (yield)
+    _judge(item, active, passed=False)
+    with ExitStack() as context:
+        active.context = context
+        if not active.run.records:
+            context.enter_context(active.run.entered())  # of a closed run: calls are refused
         del item.stash[ACTIVE]
         item.config.stash[CURRENT_ITEM] = None
-    return (yield)
+        return (yield)
 
 
-def _start(item: pytest.Item, config_fixture: object) -> Run:
+def _start(item: pytest.Item, fixture: object) -> Active:
     from . import _run, _store, boundaries
 
-    if not isinstance(config_fixture, Mapping):
-        raise pytest.UsageError(f"fixture spanchain_config returns a mapping, not {config_fixture!r}")
+    if not isinstance(fixture, Mapping):
+        pytest.fail(f"fixture spanchain_config returns a mapping, not {fixture!r}", pytrace=False)
+    stack = ExitStack()
     try:
-        settings = _settings.resolve(
-            marker=_marker_kwargs(item),
-            cli_mode=item.config.stash[CLI_MODE],
-            fixture=config_fixture,
-            ini=_ini(item.config),
-            ci=os.environ.get("CI", "").lower() not in ("", "0", "false"),
-        )
+        settings = _resolve(item, fixture=fixture)
         run = _run.open_run(
             nodeid=item.nodeid,
             path=_store.cassette_path(item.config.rootpath / settings.directory, item.nodeid),
             settings=settings,
             hooks=_hooks(item),
-            command=_command(item.nodeid, "--record-mode=once"),
+            command=_command(item, f"{_options.OPTION}=once"),
         )
-        stack = ExitStack()
         stack.enter_context(boundaries.around(run))
     except UsageError as error:
-        raise pytest.UsageError(f"{item.nodeid}: {error}") from None
-    item.stash[ACTIVE] = Active(run, stack)
-    return run
+        pytest.fail(f"spanchain: {error}", pytrace=False)
+    active = item.stash[ACTIVE] = Active(run, stack, context=ExitStack())
+    return active
 
 
 def _hooks(item: pytest.Item) -> Hooks:
     from ._run import Hooks
 
-    relay, config, nodeid = item.ihook, item.config, item.nodeid
+    relay, given = item.ihook, {"config": item.config, "nodeid": item.nodeid}
 
     # Hooks change a copy in place, as pytest's own do, so that those of several conftests add up.
     def normalise(kind: str, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
         copy = deepcopy(dict(request))
-        relay.pytest_spanchain_normalise(config=config, nodeid=nodeid, kind=kind, name=name, request=copy)
+        relay.pytest_spanchain_normalise(**given, kind=kind, name=name, request=copy)
         return copy
 
     def redact(kind: str, part: Mapping[str, Any]) -> Mapping[str, Any]:
         copy = deepcopy(dict(part))
-        relay.pytest_spanchain_redact(config=config, nodeid=nodeid, kind=kind, part=copy)
+        relay.pytest_spanchain_redact(**given, kind=kind, part=copy)
         return copy
 
     def deviations(found: tuple[Deviation, ...]) -> tuple[Deviation, ...]:
         copy = list(found)
-        relay.pytest_spanchain_deviations(config=config, nodeid=nodeid, deviations=copy)
+        relay.pytest_spanchain_deviations(**given, deviations=copy)
         return tuple(copy)
 
     return Hooks(
@@ -356,31 +340,44 @@ def _hooks(item: pytest.Item) -> Hooks:
     )
 
 
-def _finish(item: pytest.Item, active: Active, *, passed: bool) -> Verdict:
-    """Close the run once, count it once."""
-    first = active.run.verdict is None
+def _judge(item: pytest.Item, active: Active, *, passed: bool, keep: bool = True) -> Verdict:
+    """Close the run; only the first call decides.
+
+    Args:
+        item: the test.
+        active: its run.
+        passed: whether the test passed.
+        keep: whether a recording that does not become a cassette is worth keeping.
+    """
+    if active.run.verdict is not None:
+        return active.run.verdict
     cache = getattr(item.config, "cache", None)
-    aside = cache.mkdir("spanchain-failed") if cache else None
-    verdict = active.run.close(passed=passed, aside=aside)
-    if first:
-        active.stack.close()
-        tally = item.config.stash[TALLY]
-        tally.replayed += verdict.replayed
-        tally.recorded += verdict.recorded
-        tally.live += verdict.live_calls
-        tally.unverified += active.run.refusal is not None
-        if verdict.recorded and verdict.deviations:
-            tally.changes.append("\n".join(_report(item, verdict)))
-    return verdict
+    wanted = keep and active.body_over and active.run.records
+    with active.stack:
+        return active.run.close(passed=passed, aside=cache.mkdir("spanchain-failed") if cache and wanted else None)
+
+
+def _fail(item: pytest.Item, active: Active) -> NoReturn:
+    try:
+        pytest.fail("\n".join(_lines(item, active)), pytrace=False)
+    except pytest.fail.Exception as failure:
+        active.failure = failure
+        raise failure from None  # the report says what led to it
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether the body failed because of what the run did to it: then the report says it better than a traceback."""
+    """Whether something failed because of what the run did to it: then the report says it better than a traceback.
+
+    A failed assertion is the test's own word, whatever led to it.
+    """
     seen: set[int] = set()
     current: BaseException | None = error
-    while current is not None and id(current) not in seen:
+    while current is not None and id(current) not in seen and not isinstance(current, AssertionError):
         if isinstance(current, (MissError, LiveCallError, RunClosedError, CassetteError)):
             return True
+        inner = getattr(current, "exceptions", None)
+        if isinstance(inner, tuple) and inner:  # a group of exceptions, as task groups raise them
+            return all(_is_ours(one) for one in inner)
         seen.add(id(current))
         current = current.__cause__ or current.__context__
     return False
@@ -389,21 +386,111 @@ def _is_ours(error: BaseException) -> bool:
 # --- reports -----------------------------------------------------------------------------------------------------
 
 
-def _report(item: pytest.Item, verdict: Verdict) -> list[str]:
+def _lines(item: pytest.Item, active: Active, *, color: bool = False) -> list[str]:
     from ._report import report
 
+    if active.run.refusal is not None:
+        return str(active.run.refusal).splitlines()
+    assert active.run.verdict is not None
     return report(
-        verdict,
-        accept=_command(item.nodeid, "--record-mode=rewrite"),
-        closer=_command(item.nodeid, "-vv"),
+        active.run.verdict,
+        accept=_command(item, f"{_options.OPTION}=rewrite"),
+        closer=_command(item, "-vv"),
         root=item.config.rootpath,
         verbosity=item.config.get_verbosity(),
-        color=bool(getattr(item.config.get_terminal_writer(), "hasmarkup", False)),
+        color=color,
     )
 
 
-def _command(nodeid: str, option: str) -> str:
-    return f"pytest {shlex.quote(nodeid)} {option}"
+def _command(item: pytest.Item, option: str) -> str:
+    """What to type, where the user is, to run only this test."""
+    path, separator, names = item.nodeid.partition("::")
+    with suppress(ValueError):  # on another drive
+        path = Path(os.path.relpath(item.config.rootpath / path, item.config.invocation_params.dir)).as_posix()
+    return f"pytest {shlex.quote(path + separator + names)} {option}"
+
+
+def _add_section(report: pytest.TestReport, text: str) -> None:
+    add = getattr(report.longrepr, "addsection", None)
+    if add is not None:
+        add("spanchain", text)
+    else:
+        report.sections.append(("spanchain", text))
+
+
+def _color(item: pytest.Item, active: Active, report: pytest.TestReport) -> None:
+    reporter = item.config.pluginmanager.get_plugin("terminalreporter")  # there is none in an xdist worker
+    if reporter is not None and getattr(item.config.get_terminal_writer(), "hasmarkup", False):
+        plain, colored = (_lines(item, active, color=color) for color in (False, True))
+        report.longrepr = _Words("\n".join(plain), colored="\n".join(colored))  # type: ignore[assignment]
+
+
+class _Words:
+    """A failure in words: coloured on the terminal, plain wherever else reports go."""
+
+    def __init__(self, plain: str, *, colored: str) -> None:
+        self._plain = plain
+        self._colored = colored
+        self.reprcrash = SimpleNamespace(message=plain.partition("\n")[0])
+
+    def __str__(self) -> str:
+        return self._plain
+
+    def toterminal(self, writer: Any) -> None:
+        """Write to a terminal, or to a file that stands in for one."""
+        writer.line(self._colored if writer.hasmarkup else self._plain)
+
+
+def _counts(item: pytest.Item, active: Active, *, compared: bool) -> dict[str, Any]:
+    """What the session line counts of one test: it was replayed, recorded, or neither."""
+    verdict = active.run.verdict
+    assert verdict is not None
+    changed = verdict.recorded and (verdict.deviations or verdict.notes)
+    replayed = verdict.replayed and not verdict.recorded and compared
+    return {
+        "replayed": int(replayed),
+        "recorded": int(verdict.recorded),
+        "live": verdict.live_calls,
+        "unverified": int(not (replayed or verdict.recorded)),
+        "changes": "\n".join(_lines(item, active)) if changed else "",
+    }
+
+
+class _SessionLine:
+    """Adds up the tests of a session, whichever process they ran in, and says so at its end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._counts = {"replayed": 0, "recorded": 0, "live": 0, "unverified": 0}
+        self._changes: list[str] = []
+        self._remarks: list[str] = []
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Look for others that react to our marker, or take the same tests."""
+        marked = [item for item in session.items if _is_marked(item)]
+        ours = [line for line in self._config.getini("markers") if line.partition("(")[0].partition(":")[0] == MARKER]
+        if marked and len(ours) > 1:
+            self._remarks.append(f"another plugin reacts to the marker, too: {'; '.join(ours[:-1])}")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a test once; an attempt that is run again only counts what it cost."""
+        counts = getattr(report, "spanchain", None)
+        if counts is None:
+            return
+        for name in self._counts:
+            if name == "live" or str(report.outcome) != "rerun":
+                self._counts[name] += counts[name]
+        if counts["changes"]:
+            self._changes.append(counts["changes"])
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """What re-recordings changed, and one line a session."""
+        if not any(self._counts.values()):
+            return
+        for line in (*self._changes, *(f"spanchain: {remark}" for remark in self._remarks)):
+            terminalreporter.write_line(line)
+        counted = ", ".join(f"{count} {name}" for name, count in self._counts.items())
+        terminalreporter.write_line(f"spanchain: {counted}")
 
 
 def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> list[str] | None:
@@ -416,35 +503,6 @@ def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, righ
     if not (isinstance(left, Trace) and isinstance(right, Trace)):
         return None
     return explain(left, right, verbosity=config.get_verbosity())
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """One line a session, and what re-recordings changed."""
-    tally = config.stash[TALLY]
-    if not (tally.replayed or tally.recorded or tally.live or tally.unverified):
-        return
-    for change in tally.changes:
-        terminalreporter.write_line(change)
-    terminalreporter.write_line(
-        f"spanchain: {tally.replayed} replayed, {tally.recorded} recorded, "
-        f"{tally.live} live, {tally.unverified} unverified"
-    )
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """An xdist worker hands its tally to the controller."""
-    output = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        tally = session.config.stash[TALLY]
-        output["spanchain"] = dict(vars(tally))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """The controller takes in a worker's tally."""
-    output = getattr(node, "workeroutput", {})
-    if "spanchain" in output:
-        node.config.stash[TALLY].add(output["spanchain"])
 
 
 # --- fixtures ----------------------------------------------------------------------------------------------------
@@ -471,5 +529,7 @@ def _handle(request: pytest.FixtureRequest) -> CassetteHandle:
 
     active = request.node.stash.get(ACTIVE, None)
     if active is None:
-        raise pytest.UsageError(f"{request.node.nodeid} uses the cassette fixture: mark it with @pytest.mark.cassette")
+        pytest.fail(
+            f"{request.node.nodeid} uses the cassette fixture: mark it with @pytest.mark.cassette", pytrace=False
+        )
     return CassetteHandle(active.run, tool=tool)

@@ -38,7 +38,7 @@ def around(run: Run) -> Iterator[None]:
     The run is not closed here: closing it is the verdict, which is the caller's.
     """
     install()
-    with tools.install(run.settings.tools):
+    with tools.install(run.settings.tools, owner=run):
         run.start()
         yield
 

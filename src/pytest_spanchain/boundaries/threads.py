@@ -1,4 +1,4 @@
-"""Threads inherit their starter's run and span.
+"""Threads inherit their starter's run and span; threads, pool jobs and tasks are known as strands of their starter.
 
 Context variables do not reach ``threading.Thread`` or ``ThreadPoolExecutor`` (before CPython 3.14). Only the run and
 OpenTelemetry's context are handed over; the application's own context variables stay as the application made them.
@@ -6,18 +6,21 @@ OpenTelemetry's context are handed over; the application's own context variables
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
+from .. import _strands
 from .._run import OWNERSHIP
 
 
 def install() -> None:
-    """Patch ``Thread.start`` and ``ThreadPoolExecutor.submit``, for the life of the process."""
+    """Patch ``Thread.start``, ``ThreadPoolExecutor.submit`` and ``create_task``, for the life of the process."""
     start, submit = threading.Thread.start, cast("Callable[..., Future[Any]]", ThreadPoolExecutor.submit)
+    create_task: Any = asyncio.BaseEventLoop.create_task
 
     @functools.wraps(start)
     def start_in_context(self: threading.Thread) -> None:
@@ -32,20 +35,29 @@ def install() -> None:
     ) -> Future[Any]:
         return submit(self, _in_context(fn) if OWNERSHIP.inherited() is not None else fn, *args, **kwargs)
 
+    @functools.wraps(create_task)
+    def create_known_task(self: asyncio.BaseEventLoop, *args: Any, **kwargs: Any) -> Any:
+        # A loop with a ``create_task`` of its own (uvloop) is not met: its tasks are adopted at their first span.
+        task = create_task(self, *args, **kwargs)
+        if OWNERSHIP.inherited() is not None:
+            _strands.adopt(task)
+        return task
+
     threading.Thread.start = start_in_context  # type: ignore[method-assign]
     ThreadPoolExecutor.submit = submit_in_context  # type: ignore[method-assign, assignment]
+    asyncio.BaseEventLoop.create_task = create_known_task  # type: ignore[method-assign]
 
 
 def _in_context(fn: Callable[..., Any]) -> Callable[..., Any]:
     from opentelemetry import context as otel_context
 
-    run, context = OWNERSHIP.inherited(), otel_context.get_current()
+    run, context, strand = OWNERSHIP.inherited(), otel_context.get_current(), _strands.current().spawn()
 
     @functools.wraps(fn)
     def inherited(*args: Any, **kwargs: Any) -> Any:
         token = otel_context.attach(context)
         try:
-            with OWNERSHIP.own(run):
+            with OWNERSHIP.own(run), _strands.running(strand):
                 return fn(*args, **kwargs)
         finally:
             otel_context.detach(token)
