@@ -13,6 +13,7 @@ import pytest
 from model_replies import answer, last_text
 from servers import ModelServer, Reply, Request
 
+import agents  # noqa: F401 - imported once, see below
 import pytest_spanchain
 
 # An in-process run of pytest forgets what it imported: without this, each would get a second copy of the package, of
@@ -88,7 +89,7 @@ class Project:
     def run(self, *args: str, process: bool = False) -> Result:
         """Run pytest here, in a process of its own if asked."""
         run = self.pytester.runpytest_subprocess if process else self.pytester.runpytest_inprocess
-        result = run("-p", "no:cov", *args)
+        result = run("-p", "no:hypothesispytest", *args)
         out = result.stdout.str()
         try:
             outcomes = result.parseoutcomes()

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+import trio
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 
@@ -243,6 +244,30 @@ def test_cancelled_within_the_stream(lib: Any, server: ModelServer, tmp_path: Pa
     assert record(tmp_path / "c.yaml", agent).value == 2
     gate.set()
     assert replay(tmp_path / "c.yaml", agent).value == 2
+
+
+@LIBS
+def test_trio(lib: Any, server: ModelServer, tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    async def agent() -> list[bytes]:
+        heard: list[bytes] = []
+        async with lib.AsyncClient() as client:
+            with trio.move_on_after(0.3):
+                async with client.stream("POST", f"{server.url}/stream", json={}) as response:
+                    async for chunk in response.aiter_raw():
+                        heard.append(chunk)
+            heard.append((await client.post(f"{server.url}/stream", json={"again": True})).content)
+        return heard
+
+    def script(request: Request) -> Any:
+        return sse(*EVENTS) if request.body else sse(*EVENTS, gates={2: gate})
+
+    server.script(script)
+    recorded = record(tmp_path / "c.yaml", lambda: trio.run(agent))
+    assert len(recorded.value) == 3
+    gate.set()
+    assert replay(tmp_path / "c.yaml", lambda: trio.run(agent)).value == recorded.value
 
 
 def test_cancelled_openai_call(sdk_env: ModelServer, tmp_path: Path) -> None:

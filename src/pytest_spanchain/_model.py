@@ -5,10 +5,11 @@ Shapes of an exchange's ``request`` and ``response`` (plain values, see ``_canon
 * ``model`` and ``http``::
 
       request   {"method", "url", "headers": {..}, "body": BODY}
-      response  {"status", "headers": {..}, "body": BODY, "end": "complete"|"closed"|"error", "error": ERROR}
+      response  {"status", "headers": {..}, "body": BODY, "end": END, "error": ERROR}
       BODY      null | {"json": value, "layout": text} | {"text": str} | {"base64": str}
                 a streamed body carries "chunks": [byte count, ..] beside "text"/"base64", and "message": the
                 assembled answer for the reader (null if unknown)
+      END       "complete" | "closed" by the reader | "cancelled" while the reader waited for more | "error"
       ERROR     null | {"type": name, "message": text}
       A request that failed before any answer has "status": null, "body": null, "end": "error".
 

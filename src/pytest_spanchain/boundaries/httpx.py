@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from types import ModuleType
 from typing import Any, cast
@@ -20,6 +21,8 @@ from ..errors import BoundaryError, MissError
 
 HOLD_SECONDS = 60.0
 """How long replay waits, like the recorded call did, for an agent that gave up on an answer that never came."""
+
+_STOPPED = {"closed": "closed the stream", "cancelled": "was stopped while it waited"}
 
 _DECODED = ("content-encoding", "content-length", "transfer-encoding")
 
@@ -64,9 +67,7 @@ class _Edge:
                     for chunk in self.iterator("iter_bytes"):
                         self.chunks.append(chunk)
                         yield chunk
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
+                except Exception as error:
                     self.over("error", error)
                     raise
                 self.over("complete")
@@ -81,10 +82,13 @@ class _Edge:
                     async for chunk in self.iterator("aiter_bytes"):
                         self.chunks.append(chunk)
                         yield chunk
-                except (GeneratorExit, asyncio.CancelledError):
-                    raise
-                except BaseException as error:
+                except Exception as error:
                     self.over("error", error)
+                    raise
+                except GeneratorExit:
+                    raise
+                except BaseException:
+                    self.over("cancelled")
                     raise
                 self.over("complete")
 
@@ -97,6 +101,7 @@ class _Edge:
         class ReplayedStream(_Replayed, lib.SyncByteStream):  # type: ignore[misc, name-defined]
             def __iter__(self) -> Iterator[bytes]:
                 yield from self.serve()
+                self.end()
 
             def close(self) -> None:
                 self.over()
@@ -106,7 +111,10 @@ class _Edge:
                 for chunk in self.serve():
                     yield chunk
                     # A real stream lets other tasks run between chunks; so does its replay.
-                    await asyncio.sleep(0)
+                    await _sleep(0)
+                if self.waits():
+                    await _sleep(HOLD_SECONDS)
+                self.end()
 
             async def aclose(self) -> None:
                 self.over()
@@ -169,7 +177,7 @@ class _Edge:
             )
 
     def _failed(self, call: Call, error: BaseException) -> None:
-        known = isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError)
+        known = isinstance(error, Exception)
         call.finish(
             {
                 "status": None,
@@ -261,15 +269,25 @@ class _Replayed:
         while self._given < len(self._chunks):  # from where the last reader stopped, as a live stream would
             self._given += 1
             yield self._chunks[self._given - 1]
-        end = self._recorded["end"]
-        if end == "closed":
-            self.over()
-            raise self._call.drift(
-                f"the agent reads on after {self._given} chunks, where it closed the stream when this was recorded"
-            )
+
+    def waits(self) -> bool:
+        """Whether the recorded reader waited for more until something stopped it."""
+        return bool(self._recorded["end"] == "cancelled")
+
+    def end(self) -> None:
+        """What comes after the last chunk.
+
+        Raises:
+            Exception: the recorded error, or a miss if the recorded reader had stopped before.
+        """
         self.over()
+        end = self._recorded["end"]
         if end == "error":
             raise self._error_of(self._recorded["error"])
+        if end in ("closed", "cancelled"):
+            raise self._call.drift(
+                f"the agent reads on after {self._given} chunks, where it {_STOPPED[end]} when this was recorded"
+            )
 
     def over(self) -> None:
         if self._over:
@@ -288,9 +306,14 @@ class _Replayed:
         return part if part is None or "message" not in part else {**part, "message": body["message"]}
 
 
+async def _sleep(seconds: float) -> None:
+    trio = sys.modules.get("trio")
+    await (trio.sleep if trio is not None and trio.lowlevel.in_trio_run() else asyncio.sleep)(seconds)
+
+
 async def _hold(call: Call) -> None:
     try:
-        await asyncio.sleep(HOLD_SECONDS)
+        await _sleep(HOLD_SECONDS)
     except BaseException:
         assert call.recorded is not None
         call.finish(call.recorded)
