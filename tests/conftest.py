@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import anthropic  # noqa: F401 - imported once here, or every in-process pytester run imports the SDKs anew
 import openai  # noqa: F401
 import pytest
+
 from servers import ModelServer
 
 

@@ -10,18 +10,17 @@ from pathlib import Path
 
 import pytest
 
+import caller  # noqa: F401 - imported once, see below
+import pytest_spanchain
 from model_replies import answer, last_text
 from servers import ModelServer, Reply, Request
-
-import agents  # noqa: F401 - imported once, see below
-import pytest_spanchain
 
 # An in-process run of pytest forgets what it imported: without this, each would get a second copy of the package, of
 # which the patches that the first one left in the HTTP libraries know nothing.
 for module in pkgutil.walk_packages(pytest_spanchain.__path__, "pytest_spanchain."):
     importlib.import_module(module.name)
 
-HEADER = "import pytest\nfrom agents import *\n"
+HEADER = "import pytest\nfrom caller import aask, ask, swallow\n"
 
 
 def echo(request: Request) -> Reply:
@@ -77,7 +76,7 @@ class Project:
         return len(self.server.requests)
 
     def write(self, source: str, name: str = "test_it.py") -> None:
-        """Write a test module; ``agents`` and ``pytest`` are imported in it. Another file is written as it is."""
+        """Write a test module; ``caller`` and ``pytest`` are imported in it. Another file is written as it is."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text((HEADER if path.name.startswith("test_") else "") + source, encoding="utf-8")

@@ -11,7 +11,10 @@ import yaml
 from hypothesis import given, settings
 
 import builders
-from pytest_spanchain import _chain, _codec, _model, _summary, _yaml_limits, _yaml_reader, _yaml_writer
+from pytest_spanchain import _chain, _codec, _model, _summary
+from pytest_spanchain._codec import limits as _yaml_limits
+from pytest_spanchain._codec import reader as _yaml_reader
+from pytest_spanchain._codec import writer as _yaml_writer
 from pytest_spanchain.errors import CassetteError, CassetteUnreadable, Unrecordable
 
 

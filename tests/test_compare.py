@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_spanchain._align import groups
 from pytest_spanchain._compare import compare
-from pytest_spanchain._fields import MOST_CHANGES, field_changes
-from pytest_spanchain._likeness import Ignored, Printer, same
+from pytest_spanchain._compare.align import groups
+from pytest_spanchain._compare.fields import MOST_CHANGES, field_changes
+from pytest_spanchain._compare.likeness import Ignored, Printer, same
+from pytest_spanchain._compare.sequence import common, longest_rise
 from pytest_spanchain._model import MISSING, Deviation, DeviationKind, Exchange, Span, SpanTree
-from pytest_spanchain._sequence import common, longest_rise
 from trees import Spec, Together, agent, build, chat, together, tool
 
 K = DeviationKind

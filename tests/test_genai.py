@@ -18,7 +18,6 @@ from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
-from pytest_spanchain import _genai_attributes
 from pytest_spanchain._canonical import canonical
 from pytest_spanchain._genai import (
     Operation,
@@ -29,6 +28,7 @@ from pytest_spanchain._genai import (
     recognise,
     tool_calls,
 )
+from pytest_spanchain._genai import attributes as _genai_attributes
 from pytest_spanchain._sse import events
 
 CHAT = Operation("openai.chat", "chat m")

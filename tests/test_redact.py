@@ -18,9 +18,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pytest_spanchain._redact import ALLOWED_REQUEST_HEADERS, ALLOWED_RESPONSE_HEADERS, Redactor
-from pytest_spanchain._redact_stream import joined
-from pytest_spanchain._redact_text import PLACEHOLDER
-from pytest_spanchain._secrets import known_format, looks_secret
+from pytest_spanchain._redact.secrets import known_format, looks_secret
+from pytest_spanchain._redact.stream import joined
+from pytest_spanchain._redact.text import PLACEHOLDER
 from pytest_spanchain.errors import SecretFound, UsageError
 
 CANARY = 'q9/Zk+"x7=Wv\\é4TmPl2'

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pytest_spanchain._compare import compare
 from pytest_spanchain._model import MISSING, Deviation, FieldChange, SpanTree
 from pytest_spanchain._render import report, tree
-from pytest_spanchain._terminal import columns, cut, escape
-from pytest_spanchain._textdiff import change_lines
+from pytest_spanchain._render.terminal import columns, cut, escape
+from pytest_spanchain._render.textdiff import change_lines
 from trees import Spec, agent, build, chat, together, tool
 
 ACCEPT = "pytest 'tests/test_refund.py::test_refund' --record-mode=rewrite"

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import builders
-from pytest_spanchain import _chain, _codec, _yaml_writer
+from pytest_spanchain import _chain, _codec
+from pytest_spanchain._codec import writer as _yaml_writer
 from pytest_spanchain.errors import CassetteBroken, CassetteError, CassetteUnreadable
 
 DOCUMENT = builders.sample_document()

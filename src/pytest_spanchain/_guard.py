@@ -188,9 +188,10 @@ def _resolve(names: Iterable[str]) -> Iterable[str]:
             continue
 
 
-_LIBRARIES = tuple(
-    {path for key, path in sysconfig.get_paths().items() if key in ("stdlib", "platstdlib", "purelib", "platlib")}
-) + (str(Path(__file__).parent),)
+_LIBRARIES = (
+    *(path for key, path in sysconfig.get_paths().items() if key in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parent),
+)
 
 
 def _is_library(filename: str) -> bool:

@@ -133,8 +133,12 @@ class Player:
     def _likeness(self, wanted: bytes, span: Span) -> float:
         assert span.exchange is not None
         text = canonical(self._normalise(span.exchange.kind, span.name, span.exchange.request))
-        shared = len(commonprefix([wanted, text])) + len(commonprefix([wanted[::-1], text[::-1]]))
+        shared = _common(wanted, text) + _common(wanted[::-1], text[::-1])
         return shared / max(len(wanted), len(text), 1)
+
+
+def _common(one: bytes, other: bytes) -> int:
+    return len(commonprefix([one, other]))  # noqa: RUF071 - byte by byte is what is wanted
 
 
 def _branches(tree: SpanTree) -> dict[str, tuple[str, ...]]:

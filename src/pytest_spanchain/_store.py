@@ -22,8 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import _chain, _codec
+from ._codec.limits import MAX_BYTES
 from ._model import Cassette
-from ._yaml_limits import MAX_BYTES
 from .errors import CassetteMissing, CassetteUnreadable, RecordingError
 
 SLUG = 80

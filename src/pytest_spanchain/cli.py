@@ -118,7 +118,7 @@ def _check(path: Path) -> Checked:
 
 
 def _print_checked(one: Checked) -> None:
-    from ._terminal import escape
+    from ._render.terminal import escape
 
     if one.problem is None:
         print(escape(f"ok       {one.path}  {one.entries} entries, head {str(one.head)[:12]}"))
@@ -150,7 +150,7 @@ def _as_json(one: Checked) -> dict[str, Any]:
 
 def _show(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from . import _render
-    from ._terminal import escape
+    from ._render.terminal import escape
 
     try:
         cassette = _store.load(arguments.path)
@@ -189,7 +189,7 @@ def _diff(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int
 
 
 def _refused(error: CassetteError) -> int:
-    from ._terminal import escape
+    from ._render.terminal import escape
 
     print("\n".join(escape(line) for line in f"spanchain: {error}".splitlines()), file=sys.stderr)
     return UNREADABLE if isinstance(error, CassetteUnreadable) else FAILS

@@ -15,8 +15,8 @@ from typing import Any
 
 from .._canonical import canonical
 from .._layout import LayoutError, order_of, reorder
-from .._trust import type_name
 from .._values import check_round_trip, decode, encode
+from .._values.trust import type_name
 from ..errors import CassetteBroken, SpanchainError, Unrecordable
 from ._port import Call
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ._yaml_limits import MAX_DIGITS, MAX_KEY
-from .errors import Unrecordable
+from ..errors import Unrecordable
+from .limits import MAX_DIGITS, MAX_KEY
 
 INDENT = 2
 """Columns of one level; a literal block that starts with a blank has to name them."""

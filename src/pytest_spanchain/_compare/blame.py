@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ._align import Node
-from ._model import Span
+from .._model import Span
+from .align import Node
 
 FLOW = 0
 """Branch of the test's own flow; other branches go by the identity of their top node."""

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import _secrets
-from .errors import UsageError
+from ..errors import UsageError
+from . import secrets as _secrets
 
 PLACEHOLDER = "[redacted]"
 

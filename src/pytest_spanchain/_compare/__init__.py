@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._align import Node, align
-from ._blame import Blame
-from ._fields import MOST_CHANGES, field_changes
-from ._likeness import DEFAULT_IGNORED_ATTRIBUTES, Ignored, content, same, same_content
-from ._model import Deviation, DeviationKind, FieldChange, Span, SpanTree
+from .._model import Deviation, DeviationKind, FieldChange, Span, SpanTree
+from .align import Node, align
+from .blame import Blame
+from .fields import MOST_CHANGES, field_changes
+from .likeness import DEFAULT_IGNORED_ATTRIBUTES, Ignored, content, same, same_content
 
 _ASKED = (
     "gen_ai.agent.",

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from ._likeness import Member, likeness, renamed
-from ._sequence import common, longest_rise
+from .likeness import Member, likeness, renamed
+from .sequence import common, longest_rise
 
 _SMALL = 2_500
 """Pairs (golden times live) up to which a gap is weighed pair by pair."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ._canonical import canonical
-from ._excerpt import Excerpt
-from ._model import Deviation, Span, SpanTree
-from ._terminal import Line, columns, cut, escape
-from ._textdiff import change_lines, value_text
+from .._canonical import canonical
+from .._model import Deviation, Span, SpanTree
+from .excerpt import Excerpt
+from .terminal import Line, columns, cut, escape
+from .textdiff import change_lines, value_text
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from . import _summary, _yaml_reader, _yaml_writer
-from ._ledger import Parsed as Parsed
-from ._yaml_limits import MAX_BYTES
-from .errors import CassetteUnreadable
+from .. import _summary
+from .._ledger import Parsed as Parsed
+from ..errors import CassetteUnreadable
+from . import reader as _yaml_reader
+from . import writer as _yaml_writer
+from .limits import MAX_BYTES
 
 RESTORE = "restore the file from version control, or delete it and record it again: pytest --record-mode=once"
 RECORD_AGAIN = (

@@ -19,13 +19,13 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ._canonical import canonical
-from ._leaves import is_text, leaves, read_no_number, read_surrogates, to_base64, typed
-from ._objects import NAMED_SECTIONS, Parts, is_transparent, put_together, take_apart
-from ._trust import register_type as register_type
-from ._trust import resolve, type_name
-from ._trust import trusted_types as trusted_types
-from .errors import CassetteBroken, Unrecordable, UsageError
+from .._canonical import canonical
+from ..errors import CassetteBroken, Unrecordable, UsageError
+from .leaves import is_text, leaves, read_no_number, read_surrogates, to_base64, typed
+from .objects import NAMED_SECTIONS, Parts, is_transparent, put_together, take_apart
+from .trust import register_type as register_type
+from .trust import resolve, type_name
+from .trust import trusted_types as trusted_types
 
 MAX_DEPTH = 100
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Any
 
-from ._likeness import shared_prefix
-from ._model import MISSING, FieldChange
-from ._terminal import Line, escape
+from .._compare.likeness import shared_prefix
+from .._model import MISSING, FieldChange
+from .terminal import Line, escape
 
 _MOST_LINES = 400
 """Lines of a differing middle that are aligned; above that a window has to do."""

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice, zip_longest
 from typing import Any
 
-from ._likeness import same
-from ._model import MISSING, FieldChange
+from .._model import MISSING, FieldChange
+from .likeness import same
 
 MOST_CHANGES = 50
 """Changes listed per deviation; a reader needs the first few, and a report has to travel between processes."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .errors import UsageError
+from ..errors import UsageError
 
 _T = TypeVar("_T", bound=type)
 

@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ._align import Node, align
-from ._model import Deviation, DeviationKind, SpanTree
-from ._terminal import Line
+from .._compare.align import Node, align
+from .._model import Deviation, DeviationKind, SpanTree
+from .terminal import Line
 
 _MARKS = {DeviationKind.SPAN_REMOVED: "-", DeviationKind.SPAN_ADDED: "+", DeviationKind.SPAN_MOVED: ">"}
 

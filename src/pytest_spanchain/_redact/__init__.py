@@ -19,10 +19,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import _redact_stream, _secrets
-from ._canonical import digest
-from ._redact_text import PLACEHOLDER, Matcher, Step, compile_path, compile_pattern, redact_url
-from .errors import SecretFound, UsageError
+from .._canonical import digest
+from ..errors import SecretFound, UsageError
+from . import secrets as _secrets
+from . import stream as _redact_stream
+from .text import PLACEHOLDER, Matcher, Step, compile_path, compile_pattern, redact_url
 
 RULE_SET = "spanchain-redaction/1"
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import _sse
-from ._redact_text import PLACEHOLDER, Matcher, Span
+from .. import _sse
+from .text import PLACEHOLDER, Matcher, Span
 
 # What tells one channel from another beside the place of the field. Not ``id``: a tool call has it in one event only.
 _INDEXES = ("index", "output_index", "content_index", "summary_index", "item_id")

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import _genai_anthropic, _genai_openai, _sse
-from . import _genai_attributes as _attributes
-from ._genai_attributes import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, first, mappings, text_or_none
+from .. import _sse
+from . import anthropic as _genai_anthropic
+from . import attributes as _attributes
+from . import openai as _genai_openai
+from .attributes import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, first, mappings, text_or_none
 
 
 @dataclass(frozen=True)

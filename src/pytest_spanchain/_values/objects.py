@@ -20,7 +20,7 @@ from enum import Enum, Flag
 from functools import cached_property
 from typing import Any
 
-from . import _trust
+from . import trust as _trust
 
 NAMED_SECTIONS = frozenset({"fields", "extra", "private"})
 """Sections that hold a mapping of names to values; every other section holds one value."""

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ._ledger import ENTRY_KEYS, HEADER_KEYS
-from ._yaml_limits import MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_TEXT
-from ._yaml_scalars import INDENT, NEEDS_ESCAPE, flow_key, is_plain, key_text, number_or_word, quoted, text_lines
-from .errors import Unrecordable
+from .._ledger import ENTRY_KEYS, HEADER_KEYS
+from ..errors import Unrecordable
+from .limits import MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_TEXT
+from .scalars import INDENT, NEEDS_ESCAPE, flow_key, is_plain, key_text, number_or_word, quoted, text_lines
 
 WIDTH = 120
 SHARED = 48

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._yaml_limits import MAX_DEPTH, MAX_DIGITS, MAX_NODES, MAX_TEXT
+from .limits import MAX_DEPTH, MAX_DIGITS, MAX_NODES, MAX_TEXT
 
 _WORDS = {"null": None, "true": True, "false": False}
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")

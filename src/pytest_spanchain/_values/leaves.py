@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
-from .errors import Unrecordable
+from ..errors import Unrecordable
 
 
 def is_text(value: str) -> bool:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ._likeness import DEFAULT_IGNORED_ATTRIBUTES, Ignored, Member, Printer
-from ._model import CONCURRENT, SpanTree
-from ._pairing import pair, unmoved
+from .._model import CONCURRENT, SpanTree
+from .likeness import DEFAULT_IGNORED_ATTRIBUTES, Ignored, Member, Printer
+from .pairing import pair, unmoved
 
 
 @dataclass(eq=False)

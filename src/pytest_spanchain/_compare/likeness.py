@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._model import CONCURRENT, Span, SpanTree
+from .._model import CONCURRENT, Span, SpanTree
 
 DEFAULT_IGNORED_ATTRIBUTES = frozenset(
     {

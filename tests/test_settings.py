@@ -1,0 +1,163 @@
+"""Settings: which layer wins, what is refused and how it is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_spanchain._settings import (
+    INI_NAMES,
+    LIST_SETTINGS,
+    RECORD_MODES,
+    SETTING_NAMES,
+    RecordMode,
+    Settings,
+    check_ini,
+    check_names,
+    nearest,
+    parse_mode,
+    resolve,
+)
+from pytest_spanchain.errors import UsageError
+
+MODES = st.sampled_from(RECORD_MODES)
+LAYER = MODES | st.none()
+
+
+def resolved(**given: Any) -> Settings:
+    layers: dict[str, Any] = {"marker": {}, "cli_mode": None, "fixture": {}, "ini": {}, "ci": False}
+    return resolve(**{**layers, **given})
+
+
+def mode_layer(mode: str | None) -> dict[str, Any]:
+    return {} if mode is None else {"mode": mode}
+
+
+@given(marker=LAYER, cli=LAYER, fixture=LAYER, ini=LAYER)
+def test_the_strongest_layer_that_names_a_mode_wins(
+    marker: str | None, cli: str | None, fixture: str | None, ini: str | None
+) -> None:
+    settings = resolved(
+        marker=mode_layer(marker), cli_mode=cli, fixture=mode_layer(fixture), ini=mode_layer(ini), ci=False
+    )
+    assert settings.mode == next((mode for mode in (marker, cli, fixture, ini) if mode is not None), "none")
+
+
+@given(marker=LAYER, cli=LAYER, fixture=LAYER, ini=LAYER)
+def test_under_ci_only_the_command_line_can_make_a_run_record(
+    marker: str | None, cli: str | None, fixture: str | None, ini: str | None
+) -> None:
+    settings = resolved(
+        marker=mode_layer(marker), cli_mode=cli, fixture=mode_layer(fixture), ini=mode_layer(ini), ci=True
+    )
+    if cli in (None, "none"):
+        assert settings.mode is RecordMode.NONE
+    else:
+        assert settings.mode == (marker or cli)
+
+
+@pytest.mark.parametrize("name", LIST_SETTINGS)
+def test_lists_of_all_layers_add_up_weakest_first(name: str) -> None:
+    settings = resolved(ini={name: ["a"]}, fixture={name: ("b",)}, marker={name: ["c", "d"]})
+    assert getattr(settings, name) == ("a", "b", "c", "d")
+
+
+def test_single_values_override() -> None:
+    settings = resolved(ini={"directory": "a", "eval_id": "x"}, fixture={"directory": "b"}, marker={"eval_id": "z"})
+    assert (settings.directory, settings.eval_id) == ("b", "z")
+
+
+def test_a_set_gives_the_same_settings_in_every_process() -> None:
+    names = [f"name{index}" for index in range(50)]
+    assert resolved(marker={"redact": set(names)}).redact == tuple(sorted(names))
+
+
+def test_nothing_said_means_replay_only() -> None:
+    assert resolved() == Settings()
+    assert Settings().mode is RecordMode.NONE
+
+
+@pytest.mark.parametrize("layer", ["marker", "fixture", "ini"])
+@pytest.mark.parametrize(
+    ("wrong", "hint"), [("tool", "'tools'"), ("ignores", "'ignore'"), ("directroy", "'directory'"), ("xyz", "valid: ")]
+)
+def test_an_unknown_name_is_refused_in_every_layer(layer: str, wrong: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=rf"{layer}.*unknown setting '{wrong}'.*{hint}"):
+        resolved(**{layer: {wrong: ["x"]}})
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"), [("onec", "'once'"), ("new-episodes", "'new_episodes'"), ("rewrit", "'rewrite'"), (None, "none")]
+)
+@pytest.mark.parametrize("layer", ["marker", "fixture", "ini"])
+def test_a_misspelt_mode_is_refused_even_where_another_layer_wins(layer: str, value: object, hint: str) -> None:
+    with pytest.raises(UsageError, match=rf"{layer}.*unknown record mode.*{hint}"):
+        resolved(**{"marker": {"mode": "none"}, "cli_mode": "none", layer: {"mode": value}})
+
+
+def test_a_mode_that_only_another_plugin_knows_is_refused() -> None:
+    with pytest.raises(UsageError, match="--record-mode: unknown record mode 'verify'"):
+        resolved(cli_mode="verify")
+
+
+@pytest.mark.parametrize("name", LIST_SETTINGS)
+@pytest.mark.parametrize("value", ["text", 3, None, {"a": 1}, [3], [""], [None]])
+def test_a_list_of_texts_is_a_list_of_texts(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=rf"marker cassette: {name} takes"):
+        resolved(marker={name: value})
+
+
+def test_functions_may_be_given_as_tools_and_nowhere_else() -> None:
+    assert resolved(marker={"tools": [len, "module:fn"]}).tools == (len, "module:fn")
+    with pytest.raises(UsageError, match="ignore takes non-empty texts"):
+        resolved(marker={"ignore": [len]})
+
+
+@pytest.mark.parametrize("name", ["directory", "eval_id"])
+@pytest.mark.parametrize("value", ["", 3, None, ["x"]])
+def test_a_text_is_a_text(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=rf"ini: {name} takes a non-empty text"):
+        resolved(ini={name: value})
+
+
+@pytest.mark.parametrize("name", ["ignore", "redact"])
+def test_a_pattern_has_to_compile(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"marker cassette: {name}: not a regular expression: 're:\['"):
+        resolved(marker={name: ["re:["]})
+    assert getattr(resolved(marker={name: ["re:x+", "["]}), name) == ("re:x+", "[")
+
+
+def test_ini_keys_of_others_are_none_of_our_business() -> None:
+    check_ini([*INI_NAMES, "asyncio_mode", "spanchains"])
+    with pytest.raises(UsageError, match="unknown key 'spanchain_recrod_mode' .did you mean 'spanchain_record_mode'"):
+        check_ini(["asyncio_mode", "spanchain_recrod_mode"])
+
+
+def test_every_setting_has_an_ini_key() -> None:
+    expected = {"spanchain_" + ("record_mode" if name == "mode" else name) for name in SETTING_NAMES}
+    assert set(INI_NAMES) == expected
+
+
+@given(st.text(max_size=20))
+def test_names_are_known_or_refused(name: str) -> None:
+    if name in SETTING_NAMES:
+        check_names([name], where="here")
+        return
+    with pytest.raises(UsageError, match=r"^here: unknown setting"):
+        check_names([name], where="here")
+
+
+@given(st.text(max_size=20))
+def test_the_nearest_name_is_a_valid_one(name: str) -> None:
+    hint = nearest(name, RECORD_MODES)
+    assert hint == f" (valid: {', '.join(RECORD_MODES)})" or hint in [f" (did you mean {m!r}?)" for m in RECORD_MODES]
+
+
+@pytest.mark.parametrize("mode", RECORD_MODES)
+def test_modes_are_their_names(mode: str) -> None:
+    parsed = parse_mode(mode, where="here")
+    assert str(parsed) == mode
+    assert parsed.replaces is (mode in ("all", "rewrite"))
