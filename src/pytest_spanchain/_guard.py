@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ._hosts import LOOPBACK_NAMES, is_address, is_loopback
+from ._hosts import is_address, is_loopback
 
 _CONNECTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
@@ -73,7 +73,7 @@ class Guard:
 
     def __post_init__(self) -> None:
         self._names = frozenset(host.lower() for host in self.allow_hosts)
-        self._loopback = bool(self._names & LOOPBACK_NAMES)
+        self._loopback = any(is_loopback(name) for name in self._names)
 
     def allows(self, host: str) -> bool:
         """Whether a host name or address may be contacted."""

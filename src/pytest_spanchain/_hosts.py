@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 
-LOOPBACK_NAMES = frozenset({"localhost", "loopback", "127.0.0.1", "::1"})
+LOOPBACK_NAMES = frozenset({"localhost", "loopback"})
+"""Names of this machine; ``loopback`` is what redaction writes for all of them."""
 
 
 def is_address(host: str) -> bool:
     """Whether a host is an IP address and not a name."""
     try:
-        ipaddress.ip_address(host)
+        ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return False
     return True
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address stays on this machine."""
-    name = host.strip("[]").lower()
-    return name in LOOPBACK_NAMES or (is_address(name) and ipaddress.ip_address(name).is_loopback)
+    """Whether a host name or address, in brackets or not, stays on this machine."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name in LOOPBACK_NAMES or name.endswith(".localhost"):
+        return True
+    if not is_address(name):
+        return False
+    address = ipaddress.ip_address(name)
+    return address.is_loopback or address.is_unspecified

@@ -18,6 +18,7 @@ from typing import Any
 from . import _genai, _guard, _otel, _recorder, _store
 from ._capture import Capture, OpenSpan
 from ._compare import compare
+from ._genai.attributes import TOOL_CALL_ID, TOOL_NAME
 from ._model import Cassette, Deviation, Exchange, SpanTree
 from ._normalise import Normaliser, RequestHook, without_scopes
 from ._ownership import Ownership
@@ -26,9 +27,6 @@ from ._screen import RedactHook, Screen
 from ._settings import RecordMode, Settings
 from ._verdict import Verdict
 from .errors import CassetteError, CassetteMissing, LiveCallError, MissError, RecordingError, RunClosedError
-
-TOOL_NAME = "gen_ai.tool.name"
-TOOL_CALL_ID = "gen_ai.tool.call.id"
 
 DeviationHook = Callable[[tuple[Deviation, ...]], tuple[Deviation, ...]]
 

@@ -10,16 +10,15 @@ Invariants:
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from .. import _sse
-from . import anthropic as _genai_anthropic
+from .._hosts import is_loopback
+from . import anthropic, openai
 from . import attributes as _attributes
-from . import openai as _genai_openai
 from .attributes import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, first, mappings, text_or_none
 
 
@@ -113,9 +112,9 @@ def assemble(operation: Operation | None, text: str) -> Any | None:
     stream = [value for _, value in _sse.objects(text)]
     api = operation.api if operation else next(filter(None, map(_api_of_event, stream)), None)
     put_together: Callable[[list[dict[str, Any]]], Any] | None = {
-        CHAT: _genai_openai.chat,
-        RESPONSES: _genai_openai.responses,
-        MESSAGES: _genai_anthropic.messages,
+        CHAT: openai.chat,
+        RESPONSES: openai.responses,
+        MESSAGES: anthropic.messages,
     }.get(api or "")
     if put_together is None:
         return None
@@ -232,18 +231,6 @@ def _chat_calls(choice: Mapping[str, Any]) -> list[ToolCall]:
 def _call(call_id: Any, name: Any, arguments: Any) -> ToolCall:
     parsed = _sse.parse(arguments) if isinstance(arguments, str) else None
     return ToolCall(text_or_none(call_id) or "", text_or_none(name) or "", arguments if parsed is None else parsed)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name means this machine; ``loopback`` is what redaction writes for one."""
-    host = host.strip("[]").rstrip(".").lower()
-    if host in ("loopback", "localhost") or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
 
 
 def _whole_characters(value: Any) -> Any:

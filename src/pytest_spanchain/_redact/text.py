@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._hosts import is_loopback
 from ..errors import UsageError
 from . import secrets as _secrets
 
@@ -197,14 +198,13 @@ def redact_url(url: str, *, keys: frozenset[str], loopback: bool = False) -> str
     match = _SPLIT.match(url) if loopback else None
     if match is not None:
         user, at, place = match.group(2).rpartition("@")
-        if _LOOPBACK.fullmatch(place):
+        host = _HOST_AND_PORT.fullmatch(place)
+        if host is not None and is_loopback(host.group(1)):
             return f"{match.group(1)}{user}{at}loopback{url[match.end(2) :]}"
     return url
 
 
-_LOOPBACK = re.compile(
-    r"(?:localhost|[\w-]+\.localhost|loopback|127\.\d+\.\d+\.\d+|0\.0\.0\.0|\[::1?\])\.?(?::\d*)?", re.IGNORECASE
-)
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]+)(?::\d*)?")
 
 
 def _query_spans(query: str, offset: int, keys: frozenset[str]) -> list[Span]:
