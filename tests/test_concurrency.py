@@ -89,7 +89,7 @@ class Fans:
     def agent(self, way: str, prompts: list[str]) -> Callable[[], list[str]]:
         if way == "gather":
             return lambda: asyncio.run(self.gather(prompts))
-        return lambda: getattr(self, way)(prompts)  # type: ignore[no-any-return]
+        return lambda: getattr(self, way)(prompts)
 
 
 WAYS = pytest.mark.parametrize("way", ["gather", "threads", "pool"])

@@ -57,6 +57,8 @@ class Call:
         self.span = span
         self.recorded = recorded
         """The response to serve; ``None``: the real thing must run."""
+        self.at_close: Callable[[], None] | None = None
+        """How to finish if the run ends first: a stream that nobody reads to its end."""
 
     def active(self) -> AbstractContextManager[None]:
         """Makes this call's span the parent of what the real thing starts."""
@@ -117,7 +119,7 @@ class Run:
         self._attempts: list[_guard.Attempt] = []
         self._offered: list[_genai.ToolCall] = []
         self._live_calls = 0
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, Call] = {}
         self.capture = Capture(name=nodeid.rpartition("::")[2] or nodeid)
 
     @property
@@ -219,9 +221,10 @@ class Run:
         if recorded is None:
             with self._lock:
                 self._live_calls += 1
+        call = Call(self, span, operation=operation, recorded=recorded)
         with self._lock:
-            self._in_flight.add(span.span_id)
-        return Call(self, span, operation=operation, recorded=recorded)
+            self._in_flight[span.span_id] = call
+        return call
 
     def finish(
         self,
@@ -249,7 +252,7 @@ class Run:
         span.attributes = {**span.attributes, **self._screen.attributes(found)}
         self.capture.close(span)
         with self._lock:
-            self._in_flight.discard(span.span_id)
+            self._in_flight.pop(span.span_id, None)
 
     def miss(self, message: str) -> MissError:
         """Remember that replay had nothing to serve, and make the error for the agent."""
@@ -272,6 +275,9 @@ class Run:
         """
         if self.verdict is not None:
             return self.verdict
+        for call in list(self._in_flight.values()):
+            if call.at_close is not None:
+                call.at_close()
         self.closed = True
         OWNERSHIP.unregister(self)
         if self._guard is not None:

@@ -112,7 +112,7 @@ def parse_mode(value: Any, *, where: str) -> RecordMode:
     """
     if isinstance(value, str) and value in RECORD_MODES:
         return RecordMode(value)
-    raise UsageError(f"{where}: unknown record mode {value!r}{nearest(str(value), RECORD_MODES)}")
+    raise UsageError(f"{where}: unknown record mode {value!r}{nearest(str(value).lower(), RECORD_MODES)}")
 
 
 def resolve(

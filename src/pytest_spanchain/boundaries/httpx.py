@@ -228,6 +228,7 @@ class _Recording:
         self._call = call
         self._iterator: Any = None
         self._over = False
+        call.at_close = lambda: self.over("closed")
 
     def iterator(self, name: str) -> Any:
         """The one iterator over the live answer: OpenAI's SDK comes back to a stream to drain it."""
@@ -264,6 +265,7 @@ class _Replayed:
         self._chunks = _body.chunks_of(self._recorded["body"])
         self._given = 0
         self._over = False
+        call.at_close = self.over
 
     def serve(self) -> Iterator[bytes]:
         while self._given < len(self._chunks):  # from where the last reader stopped, as a live stream would
