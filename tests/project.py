@@ -83,7 +83,7 @@ class Project:
 
     def ini(self, *lines: str) -> None:
         """Write the ini file."""
-        self.pytester.makeini("\n".join(["[pytest]", "asyncio_mode = auto", *lines]))
+        self.pytester.makeini("\n".join(["[pytest]", "asyncio_mode = auto", "asyncio_default_fixture_loop_scope = function", *lines]))
 
     def run(self, *args: str, process: bool = False) -> Result:
         """Run pytest here, in a process of its own if asked."""

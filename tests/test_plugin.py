@@ -114,7 +114,7 @@ def test_a_misspelt_mode_on_the_command_line_names_the_nearest(project: Project,
 
 
 def test_unmarked_tests_never_meet_us(project: Project) -> None:
-    project.write("def test_plain(request): assert request.fixturenames == ['request']")
+    project.write("def test_plain(request): assert 'spanchain' not in ' '.join(request.fixturenames)")
     result = project.run("--record-mode=once")
     assert result.outcomes == {"passed": 1}
     assert result.counts == {}
@@ -254,7 +254,7 @@ class TestIt:
 
 
 def test_without_a_cassette_the_test_fails_unrun_and_says_how_to_record(project: Project) -> None:
-    project.write(ONE.replace("def test_ask():", "def test_ask():\n    open('ran', 'w')"))
+    project.write(ONE.replace("def test_ask():", "def test_ask():\n    open('ran', 'w').close()"))
     result = project.run()
     assert result.outcomes == {"failed": 1}
     assert "there is no cassette" in result.out
@@ -430,8 +430,7 @@ def test_a_broken_cassette_never_replays_and_only_a_replacement_overwrites_it(pr
 
 
 def test_what_cannot_be_written_fails_the_test(project: Project) -> None:
-    (project.path / "cassettes").write_text("not a directory")
-    project.write(ONE)
+    project.write(ONE + "    open('cassettes', 'w').close()\n")
     result = project.run("--record-mode=once")
     assert result.outcomes == {"failed": 1}
     assert "cannot be written" in result.out
@@ -578,19 +577,16 @@ def test_an_interrupt_is_not_turned_into_a_failure(project: Project) -> None:
     project.write(ONE)
     project.record()
     project.write(ONE + "    try:\n        ask('again')\n    except Exception:\n        raise KeyboardInterrupt\n")
-    assert project.run().code == pytest.ExitCode.INTERRUPTED
+    assert project.run(process=True).code == pytest.ExitCode.INTERRUPTED
 
 
 def test_the_debugger_stops_at_a_verdict(project: Project) -> None:
     project.write(ONE)
     project.record()
     project.write(DRIFT)
-    child = project.pytester.spawn_pytest("--pdb -p no:hypothesispytest")
-    child.expect("input_changed")
-    child.expect(r"\(Pdb\)")
-    child.sendline("q")
-    child.expect("1 failed")
-    child.close()
+    result = project.pytester.run(sys.executable, "-m", "pytest", "--pdb", "-p", "no:hypothesispytest", stdin=b"q\n")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*input_changed at chat gpt-test*", "*entering PDB*", "(Pdb) *"])
 
 
 def test_reports_outside_the_terminal_have_no_colour(project: Project) -> None:
@@ -605,12 +601,11 @@ def test_reports_outside_the_terminal_have_no_colour(project: Project) -> None:
     assert "x1B" not in junit
 
 
-@pytest.mark.parametrize("color", ["yes", "no"])
-def test_without_a_terminal_reporter_tests_still_fail(project: Project, color: str) -> None:
+def test_without_a_terminal_reporter_tests_still_fail(project: Project) -> None:
     project.write(ONE)
     project.record()
     project.write(DRIFT)
-    assert project.run("-p", "no:terminal", f"--color={color}").code == pytest.ExitCode.TESTS_FAILED
+    assert project.run("-p", "no:terminal").code == pytest.ExitCode.TESTS_FAILED
 
 
 # --- fixtures ----------------------------------------------------------------------------------------------------
@@ -652,12 +647,13 @@ def warm_up():
     yield ask("warm up")
     assert ask("cool down") == "You said: cool down"
 
-@pytest.mark.cassette
-def test_one({"warm_up" if how == "argument" else "request"}, spanchain):
-    {"" if how == "argument" else "warm_up = request.getfixturevalue('warm_up')"}
-    assert warm_up == "You said: warm up"
-    ask("one")
-    assert len(spanchain.live.named("chat gpt-test")) == 1
+class TestIt:
+    @pytest.mark.cassette
+    def test_one(self, {"warm_up" if how == "argument" else "request"}, spanchain):
+        {"" if how == "argument" else "warm_up = request.getfixturevalue('warm_up')"}
+        assert warm_up == "You said: warm up"
+        ask("one")
+        assert len(spanchain.live.named("chat gpt-test")) == 1
 """
     )
     assert project.record().counts["live"] == 1
@@ -764,7 +760,8 @@ def test_a_tool_handed_to_the_agent_is_recorded(project: Project) -> None:
     project.write(
         """
 def roll():
-    open("rolled", "a").write("x")
+    with open("rolled", "a") as file:
+        file.write("x")
     return 4
 
 @pytest.mark.cassette

@@ -219,7 +219,8 @@ def pytest_fixture_setup(
     """What outlives the test is not part of its run, whichever test happens to come first."""
     item = request.config.stash[CURRENT_ITEM]
     active = item.stash.get(ACTIVE, None) if item is not None else None
-    if active is None or fixturedef.scope == "function" or active.run.closed:
+    # Not the fixture's scope: outside of a class, one of class scope lives as long as the test.
+    if active is None or request.node is item or active.run.closed:
         return (yield)
     with active.run.suspended():
         return (yield)
@@ -267,8 +268,10 @@ def pytest_runtest_makereport(
     elif report.passed and active.subtests_passed and verdict.failing:
         report.outcome, report.longrepr = "failed", "\n".join(_lines(item, active))
         vars(report).pop("wasxfail", None)
-    elif report.failed and (verdict.failing or verdict.aside):
+    elif report.failed and verdict.failing:
         _add_section(report, "\n".join(_lines(item, active)))
+    elif report.failed and verdict.aside is not None:
+        _add_section(report, f"the recording was kept at {verdict.aside}")
     # Extra attributes travel with the report from an xdist worker to the controller.
     vars(report)["spanchain"] = _counts(item, active, compared=not skipped)
     return report

@@ -1,0 +1,391 @@
+"""What the documents say is so: their code runs, their output is what is printed, their tables are the code's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+import documents
+import pytest_spanchain
+from documents import ADRS, CONTRIBUTING, DOCUMENTS, EXAMPLES, FORMAT, README, ROOT, block, checks, code, table
+from model_replies import answer
+from project import Project
+from pytest_spanchain import _settings, cli, hookspecs
+from servers import ModelServer, Reply, Request
+
+
+def paris(request: Request) -> Reply:
+    return answer(request, "The capital of France is Paris.")
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, sdk_env: ModelServer) -> Project:
+    made = Project(pytester, sdk_env)
+    made.ini()
+    sdk_env.script(paris)
+    return made
+
+
+@pytest.fixture
+def reader(project: Project) -> Project:
+    """A project of somebody who has done all that README says, up to the first replay."""
+    for mark in ("tests/test_agent.py", "tests/test_tools.py", "tests/test_trace.py"):
+        path = project.path / mark
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(block(README, f"example: {mark}").text)
+    record, replay = block(README, "run: record, then replay").commands
+    assert project.run(*shlex.split(record)[1:]).counts == {"replayed": 0, "recorded": 3, "live": 3, "unverified": 0}
+    project.server.close()
+    assert replay == "pytest"
+    assert project.run().counts == {"replayed": 3, "recorded": 0, "live": 0, "unverified": 0}
+    return project
+
+
+@checks(README, *(f"example: tests/test_{name}.py" for name in ("agent", "tools", "trace")), "run: record, then replay")
+@checks(README, 'output: the system prompt says "Answer in two sentences."', "run: commands")
+def test_the_first_cassette_and_what_it_says_of_a_change(
+    reader: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (reader.path / "ledger.txt").read_text() == "1412 24.0\n", "the tool ran once, while it was recorded"
+    monkeypatch.chdir(reader.path)
+    for command in block(README, "run: commands").commands:
+        program, *arguments = shlex.split(command)
+        assert (program, cli.main(arguments)) == ("spanchain", 0)
+    changed = reader.path / "tests/test_agent.py"
+    changed.write_text(changed.read_text().replace("Answer in one sentence.", "Answer in two sentences."))
+    result = reader.run()
+    assert result.outcomes == {"passed": 2, "failed": 1}
+    assert block(README, 'output: the system prompt says "Answer in two sentences."').text in result.out
+
+
+@checks(README, "script")
+def test_the_script_without_pytest(sdk_env: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sdk_env.script(paris)
+    monkeypatch.chdir(tmp_path)
+    source = compile(block(README, "script").text, "README.md", "exec")
+    exec(source, {})
+    assert len(sdk_env.requests) == 1
+    sdk_env.close()
+    exec(source, {})
+    assert cli.main(["verify", "run.yaml"]) == 0
+
+
+@checks(README, "example: pytest.ini")
+def test_the_ini_file(project: Project) -> None:
+    (project.path / "pytest.ini").write_text(block(README, "example: pytest.ini").text)
+    project.write("", "shop/__init__.py")
+    project.write("def refund():\n    return 1\n\n\ndef lookup():\n    return 2\n", "shop/tools.py")
+    project.write(
+        "from shop import tools\n\n\n@pytest.mark.cassette\ndef test_it(spanchain):\n"
+        "    assert tools.refund() + tools.lookup() == 3\n"
+        "    assert [span.kind for span in spanchain.live][1:] == ['tool', 'tool']\n"
+    )
+    project.pytester.syspathinsert()
+    project.record()
+    assert project.run().counts["replayed"] == 1
+
+
+def test_the_decorator_and_registered_types_as_readme_spells_them(tmp_path: Path) -> None:
+    import pytest_spanchain as spanchain
+
+    class Receipt:
+        def __init__(self, amount: float) -> None:
+            self.amount = amount
+
+    ran = []
+
+    @spanchain.tool
+    def pay(amount: float) -> object:
+        ran.append(amount)
+        return hidden(amount)
+
+    def hidden(amount: float) -> object:
+        return made[0](amount)
+
+    made: list[type[Receipt]] = [Receipt]
+    spanchain.register_type(Receipt)
+    for mode in ("once", "none"):
+        with spanchain.use_cassette(tmp_path / "run.yaml", mode=mode):
+            receipt = pay(24.0)
+        assert type(receipt) is Receipt
+        assert receipt.amount == 24.0
+    assert ran == [24.0]
+
+
+def test_clients_refuse_to_be_made_without_a_key_as_readme_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "clients refuse to be made without a key" in documents.prose(README)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(openai.OpenAIError):
+        openai.OpenAI()
+
+
+@pytest.mark.parametrize("row", table(README, "mode"), ids=lambda row: code(row[0])[0])
+def test_the_table_of_modes_is_what_happens(row: list[str], project: Project) -> None:
+    names, without, with_one = row
+    project.write("@pytest.mark.cassette\ndef test_it():\n    ask('one')\n")
+    for mode in code(names):
+        shutil.rmtree(project.path / "cassettes", ignore_errors=True)
+        result = project.run(f"--record-mode={mode}")
+        if without == "records":
+            assert result.counts["recorded"] == 1
+        else:
+            assert without == "fails, and says how to record"
+            assert result.outcomes == {"failed": 1}
+            assert "record it: pytest test_it.py::test_it --record-mode=once" in result.out
+            project.record()
+        result = project.run(f"--record-mode={mode}")
+        replays = with_one.startswith("replays")
+        assert result.counts == {"replayed": replays, "recorded": not replays, "live": not replays, "unverified": 0}
+
+
+def test_rewrite_prints_what_changed_and_new_episodes_records_the_rest(project: Project) -> None:
+    project.write("@pytest.mark.cassette\ndef test_it():\n    ask('one')\n")
+    project.record()
+    project.write("@pytest.mark.cassette\ndef test_it():\n    ask('two')\n")
+    result = project.run("--record-mode=rewrite")
+    assert (result.counts["recorded"], "input_changed" in result.out) == (1, True)
+    project.write("@pytest.mark.cassette\ndef test_it():\n    ask('two')\n    ask('three')\n")
+    before = project.requests
+    assert project.run("--record-mode=new_episodes").counts["recorded"] == 1
+    assert project.requests == before + 1
+    assert project.run().outcomes == {"passed": 1}
+
+
+def test_tables_and_lists_are_those_of_the_code() -> None:
+    settings = [code(row[0])[0] for row in table(README, "setting")]
+    assert sorted(settings) == sorted(_settings.SETTING_NAMES)
+    assert [code(row[0])[1:] for row in table(README, "setting") if code(row[0])[0] == "mode"] == [
+        ["spanchain_record_mode"]
+    ]
+    assert {mode for row in table(README, "mode") for mode in code(row[0])} == set(_settings.RECORD_MODES)
+    assert [row[0] for row in table(README, "mode") if "default" in row[0]] == [
+        f"`{_settings.Settings().mode}` (default)"
+    ]
+    hooks = {name for name in vars(hookspecs) if name.startswith("pytest_spanchain_")}
+    assert set(re.findall(r"`(pytest_spanchain_\w+)`", documents.prose(README))) == hooks
+    said = re.search(r"unless another plugin owns that name\. It has(.*?)\.\n", documents.prose(README), re.DOTALL)
+    assert said is not None
+    held = {name for name in vars(pytest_spanchain.CassetteHandle) if not name.startswith("_")}
+    assert {name.partition("(")[0] for name in code(said[1])} == held
+    assert table(README, "level") == table(FORMAT, "level")
+    packaging = metadata.metadata("pytest-spanchain")
+    extras = packaging.get_all("Provides-Extra") or []
+    needed = [line for line in packaging.get_all("Requires-Dist") or [] if "examples" in line]
+    assert "`openai` 3 and `anthropic` 2" in documents.prose(README)
+    assert {"openai>=3", "anthropic>=2"} <= {line.partition(";")[0].strip() for line in needed}
+    for document in DOCUMENTS:
+        for named in re.findall(r"""pip install -e ['"]?\.\[([\w,]+)\]""", documents.text_of(document)):
+            assert set(named.split(",")) <= set(extras), document
+
+
+def test_exit_statuses_of_verify(reader: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = str(reader.cassettes()[0])
+    broken, unreadable = reader.path / "broken.yaml", reader.path / "unreadable.yaml"
+    broken.write_text(Path(good).read_text().replace("Paris", "Rome"))
+    unreadable.write_text("a: *x")
+    assert cli.main(["verify", good]) == 0
+    assert cli.main(["verify", good, str(broken)]) == 1
+    assert cli.main(["verify", str(unreadable)]) == 3
+    assert cli.main(["show", good]) == 0
+    assert cli.main(["diff", good, good]) == 0
+    with pytest.raises(SystemExit) as usage:
+        cli.main(["verify"])
+    assert usage.value.code == 2
+
+
+# --- the example agents ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def examples(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A copy of the examples and their cassettes, to run and to change."""
+    for name in ("examples", "cassettes"):
+        shutil.copytree(ROOT / name, pytester.path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "SHOP_LEDGER"):
+        monkeypatch.delenv(name, raising=False)
+    with ModelServer() as server:
+        made = Project(pytester, server)
+        made.ini()
+        yield made
+
+
+@checks(README, "ci: try", "output: the first command")
+@checks(CONTRIBUTING, "commands: of the gate")
+@checks(EXAMPLES, "commands: replay, then record")
+def test_the_examples_replay_and_record(examples: Project) -> None:
+    (line,) = block(README, "ci: try").commands
+    command = shlex.split(line.rpartition("&&")[2])
+    assert command == ["pytest", "examples/refund_agent"]
+    assert block(README, "output: the first command").text in examples.run(*command[1:]).out
+    assert examples.run("examples").counts == {"replayed": 7, "recorded": 0, "live": 0, "unverified": 0}
+    install, replay, record = block(EXAMPLES, "commands: replay, then record").commands
+    assert (install, replay) == ("pip install -e '.[examples]'", shlex.join(command))
+    assert examples.run(*shlex.split(record)[1:]).counts["recorded"] == 4
+    gate = (ROOT / ".ci/run").read_text().splitlines()
+    for given in block(CONTRIBUTING, "commands: of the gate").commands:
+        assert given in ("pytest", "pytest examples") or set(given.split(" && ")) <= set(gate), given
+
+
+def test_what_the_examples_invite_to_try(examples: Project) -> None:
+    agent, tools = (examples.path / f"examples/refund_agent/{name}.py" for name in ("shop_agent", "shop_tools"))
+    test, original = examples.path / "examples/refund_agent/test_refund.py", agent.read_text()
+
+    agent.write_text(original.replace("small shop", "large shop"))
+    assert examples.run("examples/refund_agent").outcomes == {"failed": 4}
+    agent.write_text(original)
+
+    tools.write_text(tools.read_text().replace('"price": 24.0', '"price": 25.0'))
+    assert examples.run("examples/refund_agent").outcomes == {"passed": 4}
+    kept = {path: path.read_bytes() for path in examples.cassettes() if "test_refund-" in path.name}
+    one = ["examples/refund_agent/test_refund.py::test_refund", "--record-mode=rewrite"]
+    assert examples.run(*one).outcomes == {"failed": 1}
+    assert {path: path.read_bytes() for path in kept} == kept
+    test.write_text(test.read_text().replace("(24.00)", "(25.00)"))
+    assert examples.run(*one).counts["recorded"] == 1
+
+    (cassette,) = kept
+    cassette.write_text(cassette.read_text().replace("is refunded (25.00)", "is refunded (99.00)"))
+    result = examples.run(one[0])
+    assert (result.outcomes, "does not hash to its sha256_hash" in result.out) == ({"failed": 1}, True)
+
+
+@checks(EXAMPLES, "commands: start the stand-in", "commands: ask the agent")
+def test_the_agents_without_pytest(tmp_path: Path) -> None:
+    start, ask = block(EXAMPLES, "commands: start the stand-in"), block(EXAMPLES, "commands: ask the agent")
+    change, serve = start.commands
+    directory = ROOT / change.removeprefix("cd ")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen(
+        [sys.executable, *shlex.split(serve)[1:]], cwd=directory, env=environment, stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline().strip()
+            shown = start.text.splitlines()[-1]
+            assert re.sub(r":\d+/", ":0/", line) == re.sub(r":\d+/", ":0/", shown)
+            exported = dict(pair.split("=", 1) for pair in shlex.split(line)[1:])
+            exported["SHOP_LEDGER"] = str(tmp_path / exported["SHOP_LEDGER"])
+            (command,) = ask.commands
+            said = subprocess.run(
+                [sys.executable, *shlex.split(command)[1:]],
+                cwd=directory,
+                env={**environment, **exported},
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=True,
+            )
+            assert said.stdout == ask.text.splitlines()[-1] + "\n"
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["as it is", "everything switched on"])
+def test_the_example_conftest(everything: bool, project: Project) -> None:
+    source = (ROOT / "conftest_example.py").read_text()
+    (marker,) = re.findall(r"^#     (@.*)\n#     async def", source, re.MULTILINE)
+    if everything:
+        source, count = re.subn(r'^( {12})# (r?".*",)$', r"\1\2", source, flags=re.MULTILINE)
+        assert count == 9
+    project.write(source, "conftest.py")
+    project.write("", "my_agent/__init__.py")
+    functions = "def refund_order():\n    return 2\n\n\ndef send_mail():\n    return 3\n"
+    project.write(f"class Crm:\n    def find_customer(self):\n        return 1\n\n\n{functions}", "my_agent/tools.py")
+    project.pytester.syspathinsert()
+    project.write(
+        f"from my_agent import tools\n\n\n{marker}\ndef test_it(spanchain):\n"
+        "    tools.Crm().find_customer()\n    tools.refund_order()\n    tools.send_mail()\n"
+        f"    assert len(spanchain.live) == 1 + {3 if everything else 1}\n"
+    )
+    project.record()
+    assert project.run().counts["replayed"] == 1
+
+
+@checks(CONTRIBUTING, "script")
+def test_the_model_in_two_lines() -> None:
+    namespace: dict[str, Any] = {"ModelServer": ModelServer, "answer": answer, "OpenAI": openai.OpenAI}
+    question = 'client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])'
+    exec(block(CONTRIBUTING, "script").text + f"    said = {question}\n", namespace)
+    assert namespace["said"].choices[0].message.content == "hello"
+
+
+# --- all of them -------------------------------------------------------------------------------------------------
+
+
+@checks(README, "file: .gitattributes")
+def test_what_readme_says_of_git_is_what_we_do() -> None:
+    assert block(README, "file: .gitattributes").text in (ROOT / ".gitattributes").read_text()
+
+
+def test_every_block_is_checked_or_excused() -> None:
+    import test_docs_format  # noqa: F401 - says what it checks when it is imported
+
+    found = [one.key for document in DOCUMENTS for one in documents.blocks(document)]
+    assert len(found) == len(set(found)), "a mark names one block of a document"
+    assert set(found) == documents.CHECKED | documents.EXCUSED
+    assert not documents.CHECKED & documents.EXCUSED
+
+
+def test_the_gate_finds_the_commands_it_runs() -> None:
+    gate = (ROOT / ".ci/run").read_text()
+    for name in ("try", "test"):
+        assert f"$(command_of {name})" in gate
+        assert len(block(README, f"ci: {name}").commands) == 1, "the gate takes the line after the fence"
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    for target in documents.links(document):
+        path, _, anchor = target.partition("#")
+        file = (ROOT / document).parent / path if path else ROOT / document
+        assert file.exists(), target
+        if anchor:
+            assert anchor in documents.anchors(file.resolve().relative_to(ROOT).as_posix()), target
+
+
+@pytest.mark.parametrize("document", [CONTRIBUTING, EXAMPLES, FORMAT, *ADRS])
+def test_modules_that_are_named_exist(document: str) -> None:
+    for name in re.findall(r"`([\w/]+\.py)`", documents.prose(document)):
+        assert list(ROOT.glob(f"[!.]*/**/{name}")), name
+
+
+def test_decisions_are_numbered_and_say_why() -> None:
+    assert [int(Path(adr).name[:4]) for adr in ADRS] == list(range(1, len(ADRS) + 1))
+    for number, adr in enumerate(ADRS, start=1):
+        headings = re.findall(r"^(#.*)$", documents.text_of(adr), re.MULTILINE)
+        assert headings[0].startswith(f"# {number}. ")
+        assert headings[1:4] == ["## Context", "## Decision", "## Consequences"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_words_that_claim_too_much_are_not_used(document: str) -> None:
+    words = r"tamper-?proof|immutable|non-repudiation|compliant"
+    # CONTRIBUTING lists them in order to forbid them.
+    text = documents.prose(document).partition("Never\nwrite tamper-proof")
+    rest = text[2].partition("\n")[2] if text[1] else ""
+    assert not re.search(words, (text[0] + rest).replace("compliant.", ""), re.IGNORECASE)
+
+
+def test_exported_names_are_what_can_be_imported() -> None:
+    exported = pytest_spanchain.__all__
+    assert exported == sorted(exported, key=lambda name: (name[0].islower(), name))
+    assert set(exported) == set(pytest_spanchain._HOME_OF) == set(dir(pytest_spanchain))
+    namespace: dict[str, Any] = {}
+    exec("from pytest_spanchain import *", namespace)
+    assert set(namespace) - {"__builtins__"} == set(exported)
+    for name in exported:
+        assert namespace[name].__name__ == name
+        assert namespace[name].__doc__, f"{name} is public and says nothing of itself"
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        pytest_spanchain.Nonsense  # noqa: B018

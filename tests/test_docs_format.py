@@ -1,0 +1,179 @@
+"""docs/format.md against the code: its cassette is one, its verifier verifies, its tables name what there is."""
+
+from __future__ import annotations
+
+import copy
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from documents import FORMAT, ROOT, block, checks, code, prose, table
+from pytest_spanchain import _canonical, _chain, _codec, _layout, _ledger, _store
+from pytest_spanchain._codec import limits
+from pytest_spanchain._values import _CONTAINERS, _READERS
+from pytest_spanchain._values.objects import NAMED_SECTIONS
+
+EXAMPLE = block(FORMAT, "cassette: test_price-bfe7c92db530.yaml")
+COMMITTED = sorted((ROOT / "cassettes").rglob("*.yaml"))
+VERIFIER: dict[str, Any] = {"__name__": "verifier"}
+exec(block(FORMAT, "verifier").text, VERIFIER)
+
+PLAIN: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([2**53 - 1, 2**53, -(2**53) + 1, -(2**53), 1e16, 1e15, 1e-5, 1e-4, -0.0, 5e-324])
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("$a\u00e9\ue000\U0001f600", max_size=3), inner, max_size=3),
+)
+
+
+@checks(FORMAT, EXAMPLE.mark)
+def test_the_cassette_is_what_the_recorder_writes() -> None:
+    parsed = _codec.loads(EXAMPLE.text.encode())
+    cassette = _chain.verify(parsed, nodeid="tests/test_shop.py::test_price")
+    assert _codec.dumps(parsed.document).decode() == EXAMPLE.text
+    path = _store.cassette_path(Path("cassettes"), cassette.header.nodeid)
+    assert path.name == EXAMPLE.mark.removeprefix("cassette: ")
+    assert path.parent == Path("cassettes/tests/test_shop")
+    assert VERIFIER["verify"](EXAMPLE.text) == cassette.head
+
+
+@checks(FORMAT, "verifier")
+def test_the_verifier_accepts_every_committed_cassette(tmp_path: Path) -> None:
+    assert len(COMMITTED) >= 7
+    script = tmp_path / "verify.py"
+    script.write_text(block(FORMAT, "verifier").text)
+    told = subprocess.run(
+        [sys.executable, script, *COMMITTED], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.splitlines()
+    assert told == [f"{_store.load(path).head} {path}" for path in COMMITTED]
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(COMMITTED[0].read_text().replace("refund", "refuse"))
+    refused = subprocess.run([sys.executable, "-O", script, broken], capture_output=True, text=True, timeout=60)
+    assert (refused.returncode, refused.stdout, refused.stderr[:8]) == (1, "", "refused:")
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the leaves are; an empty collection is one."""
+    if isinstance(value, (dict, list)) and value:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(item, (*path, key))
+    else:
+        yield path
+
+
+def edited(document: Any, path: tuple[Any, ...]) -> Any:
+    """A copy in which one leaf is another, as like the old one as can be."""
+    changed = copy.deepcopy(document)
+    holder = changed
+    for key in path[:-1]:
+        holder = holder[key]
+    old = holder[path[-1]]
+    others = {bool: not old, int: old + 1 if isinstance(old, int) else None, str: f"{old}x", type(None): "null"}
+    holder[path[-1]] = others.get(type(old), 1)
+    return changed
+
+
+def refuses(document: Any) -> bool:
+    try:
+        VERIFIER["verify"](yaml.safe_dump(document))
+    except SystemExit as refusal:
+        return str(refusal).startswith("refused: ")
+    return False
+
+
+def test_the_verifier_refuses_every_edit_of_the_example() -> None:
+    document = _codec.loads(EXAMPLE.text.encode()).document
+    assert not refuses(document)
+    leaves = list(places(document))
+    assert len(leaves) > 100
+    assert [path for path in leaves if not refuses(edited(document, path))] == []
+    entries = document["entries"]
+    for seq in range(len(entries)):
+        assert refuses({**document, "entries": entries[:seq] + entries[seq + 1 :]}), f"entry {seq} was dropped"
+        assert refuses({**document, "entries": [*entries[:seq], entries[seq], *entries[seq:]]}), f"{seq} was doubled"
+    assert refuses({**document, "entries": entries[::-1]})
+    assert refuses({**document, "more": 1})
+
+
+@given(PLAIN)
+def test_the_verifier_hashes_like_the_recorder(value: Any) -> None:
+    assert VERIFIER["digest"](b"spanchain/entry/v1", value) == _canonical.digest(_chain.ENTRY_DOMAIN, value)
+
+
+@checks(FORMAT, "formulas")
+def test_the_formulas_name_the_domains() -> None:
+    assert re.findall(r'SHA256\("(.*?)"', block(FORMAT, "formulas").text) == [_chain.HEADER_DOMAIN, _chain.ENTRY_DOMAIN]
+
+
+def keys(number: int) -> list[str]:
+    return [key for row in table(FORMAT, "key", number=number) for key in code(row[0])]
+
+
+def test_tables_have_the_keys_of_the_code() -> None:
+    header, entry, span, close, http, tool = (keys(number) for number in range(6))
+    assert header == list(_ledger.HEADER_KEYS)
+    assert entry == list(_ledger.ENTRY_KEYS)
+    assert set(span) == set(_ledger._EXCHANGE)
+    assert set(close) == set(_ledger._CLOSE)
+    exchanges = [one["payload"] for path in COMMITTED for one in _codec.loads(path.read_bytes()).document["entries"]]
+    for named, key in ((http, "method"), (tool, "arguments")):
+        of_kind = [payload for payload in exchanges if key in payload.get("request", {})]
+        assert of_kind
+        for payload in of_kind:
+            used = {f"{part}.{name}" for part in ("request", "response") for name in payload[part]}
+            assert used <= set(named)
+
+
+def test_lists_of_words_are_those_of_the_code() -> None:
+    rows = {code(row[0])[0]: code(row[1]) for number in (1, 2) for row in table(FORMAT, "key", number=number)}
+    assert rows["kind"] == list(_ledger.ENTRY_KINDS)
+    assert rows["span_kind"] == list(_ledger.SPAN_KINDS)
+    assert rows["status"][1:4] == list(_ledger.STATUSES)
+    text = prose(FORMAT)
+    styles = re.search(r"STYLE is (.*?), and then any of (.*?), in this order", text, re.DOTALL)
+    assert styles is not None
+    assert code(styles[1]) == list(_layout._BASES)
+    assert [flag[1:] for flag in code(styles[2]) if flag.startswith("+")] == list(_layout._FLAGS)
+    for number in (limits.MAX_NODES, limits.MAX_TEXT, limits.MAX_DIGITS, limits.MAX_KEY):
+        assert f"{number:,}" in text
+    assert f"nesting of {limits.MAX_DEPTH} collections" in text
+    assert f"at most {limits.MAX_BYTES // 2**20} MiB" in text
+
+
+def test_the_table_of_tags_has_every_tag() -> None:
+    tags = [tag for row in table(FORMAT, "tag") for tag in code(row[0])]
+    untabled = {"$esc", "$map", "$enum", "$object", "$exception", "$opaque"}
+    assert len(tags) == len(set(tags))
+    assert set(tags) == {*_READERS, *_CONTAINERS.values(), *untabled} - {"$list"}
+    assert set(code(table(FORMAT, "tag")[-2][1])) > NAMED_SECTIONS
+
+
+def test_the_layout_that_is_explained_reads_as_explained() -> None:
+    value = {
+        "choices": [{"finish_reason": "stop", "index": 0, "message": 1}],
+        **dict.fromkeys(("created", "id", "model", "object", "usage"), 1),
+    }
+    assert "`spanchain/1`" in prose(FORMAT)
+    assert "`spaced 2413;12` says" in prose(FORMAT)
+    assert re.findall(r'"(\w+)":', _layout.join(value, "spaced 2413;12")) == [
+        *("id", "object", "created", "model", "choices"),
+        *("index", "message", "finish_reason"),
+        "usage",
+    ]
+
+
+@pytest.mark.parametrize("shown", re.findall(r"`(-?\d[\d.e+-]*)`", "".join(prose(FORMAT).split("### Lift")[1:])[:900]))
+def test_numbers_in_the_text_are_written_as_it_says(shown: str) -> None:
+    value = float(shown) if "." in shown or "e" in shown else int(shown)
+    assert str(value) == shown or (shown == "1.0" and value == 1)

@@ -1,0 +1,392 @@
+"""In replay nothing leaves the process: what tries is refused, remembered though swallowed, and named by its line."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import re
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from pytest_spanchain import DeviationError, LiveCallError, OwnershipError, RunClosedError, use_cassette
+from recording import Outcome, record, run
+from servers import CountingListener, Json, ModelServer
+
+HERE = Path(__file__).name
+
+
+@pytest.fixture
+def listener() -> Iterator[CountingListener]:
+    with CountingListener() as listening:
+        yield listening
+
+
+@pytest.fixture
+def cassette(tmp_path: Path) -> Path:
+    """A cassette in which nothing happens."""
+    path = tmp_path / "c.yaml"
+    record(path, lambda: None)
+    return path
+
+
+# --- ways out ----------------------------------------------------------------------------------------------------
+# Each way is one line that leaves, so that the line that the report names can be checked.
+
+
+def by_urllib(port: int) -> None:
+    urllib.request.urlopen(f"http://127.0.0.1:{port}/x", timeout=2)  # leaves
+
+
+def by_http_client(port: int) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:
+        connection.request("GET", "/x")  # leaves
+
+
+def by_raw_socket(port: int) -> None:
+    with socket.socket() as raw:
+        raw.connect(("127.0.0.1", port))  # leaves
+
+
+def by_connect_ex(port: int) -> None:
+    with socket.socket() as raw:
+        raw.connect_ex(("127.0.0.1", port))  # leaves
+
+
+def by_create_connection(port: int) -> None:
+    socket.create_connection(("localhost", port), timeout=2)  # leaves
+
+
+def by_udp(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+        raw.sendto(b"secret", ("127.0.0.1", port))  # leaves
+
+
+def by_sendmsg(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+        raw.sendmsg([b"secret"], [], 0, ("127.0.0.1", port))  # leaves
+
+
+def by_asyncio(port: int) -> None:
+    async def connect() -> None:
+        await asyncio.open_connection("127.0.0.1", port)  # leaves
+
+    asyncio.run(connect())
+
+
+def by_lookup(port: int) -> None:
+    socket.getaddrinfo("model.example", port)  # leaves
+
+
+def by_old_lookup(port: int) -> None:
+    socket.gethostbyname("model.example")  # leaves
+
+
+def by_ipv6(port: int) -> None:
+    with socket.socket(socket.AF_INET6) as raw:
+        raw.connect(("::1", port))  # leaves
+
+
+def by_thread(port: int) -> None:
+    thread = threading.Thread(target=swallowing, args=(by_raw_socket, port))
+    thread.start()
+    thread.join(5)
+
+
+def by_pool(port: int) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(by_raw_socket, port).result(5)
+
+
+def by_executor(port: int) -> None:
+    asyncio.run(asyncio.to_thread(by_raw_socket, port))
+
+
+WAYS: dict[str, Callable[[int], None]] = {
+    name.removeprefix("by_"): way for name, way in list(globals().items()) if name.startswith("by_")
+}
+
+
+def swallowing(way: Callable[[int], None], port: int) -> None:
+    with suppress(Exception):
+        way(port)
+
+
+def line_of(way: Callable[[int], None]) -> int:
+    """The line that leaves; threads end in the raw socket's."""
+    code = way if way not in (by_thread, by_pool, by_executor) else by_raw_socket
+    first = code.__code__.co_firstlineno
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    return next(number for number in range(first, first + 8) if lines[number - 1].endswith("# leaves"))
+
+
+@pytest.mark.parametrize("name", list(WAYS))
+def test_swallowed_attempt_fails_the_run_and_is_named(name: str, cassette: Path, listener: CountingListener) -> None:
+    way = WAYS[name]
+    outcome = run(cassette, lambda: swallowing(way, listener.port))
+    assert isinstance(outcome.failure, DeviationError)
+    (attempt,) = outcome.verdict.attempts
+    assert re.search(rf"{re.escape(HERE)}:{line_of(way)} in ", attempt.site), attempt.site
+    assert attempt.site in str(outcome.failure)
+    assert attempt.target in str(outcome.failure)
+    assert listener.connections == 0
+
+
+@pytest.mark.parametrize("name", ["raw_socket", "udp", "lookup", "asyncio"])
+def test_the_caller_gets_a_clear_error(name: str, cassette: Path, listener: CountingListener) -> None:
+    outcome = run(cassette, lambda: WAYS[name](listener.port))
+    assert isinstance(outcome.raised, LiveCallError)
+    assert "allow_hosts=" in str(outcome.raised)
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no such sockets here")
+def test_unix_socket(cassette: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        # A relative name: temporary directories may be deeper than the 108 bytes that an address has.
+        before = Path.cwd()
+        os.chdir(tmp_path)
+        try:
+            server.bind("s")
+            server.listen()
+
+            def agent() -> None:
+                with socket.socket(socket.AF_UNIX) as raw, suppress(Exception):
+                    raw.connect("s")
+
+            outcome = run(cassette, agent)
+        finally:
+            os.chdir(before)
+    (attempt,) = outcome.verdict.attempts
+    assert attempt.target == "unix:s"
+
+
+def test_thread_from_before_the_run(cassette: Path, listener: CountingListener) -> None:
+    go = threading.Event()
+
+    def waiting() -> None:
+        go.wait(5)
+        swallowing(by_raw_socket, listener.port)
+        swallowing(by_urllib, listener.port)
+
+    thread = threading.Thread(target=waiting)
+    thread.start()
+
+    def agent() -> None:
+        go.set()
+        thread.join(5)
+
+    outcome = run(cassette, agent)
+    assert len(outcome.verdict.attempts) == 2
+    assert listener.connections == 0
+
+
+def test_library_in_disguise_is_refused_all_the_same(cassette: Path, listener: CountingListener) -> None:
+    """A socket class that was put aside before the run, as clients do that were imported early."""
+    kept = socket.socket.connect
+
+    def agent() -> None:
+        with socket.socket() as raw, suppress(Exception):
+            kept(raw, ("127.0.0.1", listener.port))
+
+    assert run(cassette, agent).failure is not None
+    assert listener.connections == 0
+
+
+def test_connected_sockets_and_event_loops_go_on(cassette: Path) -> None:
+    """What does not leave, or was connected before, is nobody's business."""
+    near, far = socket.socketpair()
+
+    async def agent() -> bytes:
+        loop = asyncio.get_running_loop()
+        near.sendmsg([b"hello"])
+        got = await loop.run_in_executor(None, far.recv, 16)
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+        return got
+
+    with near, far:
+        outcome = run(cassette, agent)
+    assert outcome.value == b"hello"
+    assert outcome.failure is None
+
+
+# --- what may pass -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allowed", ["localhost", "127.0.0.1", "LOCALHOST"])
+@pytest.mark.parametrize("name", ["urllib", "raw_socket", "create_connection", "asyncio", "udp", "thread"])
+def test_loopback_may_be_allowed(allowed: str, name: str, cassette: Path, listener: CountingListener) -> None:
+    outcome = run(cassette, lambda: swallowing(WAYS[name], listener.port), allow_hosts=[allowed])
+    assert outcome.failure is None
+    assert listener.connections == (name != "udp")
+
+
+def test_allowing_one_host_allows_no_other(cassette: Path) -> None:
+    outcome = run(cassette, lambda: swallowing(by_lookup, 80), allow_hosts=["localhost", "other.example"])
+    (attempt,) = outcome.verdict.attempts
+    assert attempt.target == "model.example:80"
+
+
+def test_allowed_name_may_be_looked_up_and_its_addresses_contacted(
+    cassette: Path, listener: CountingListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def resolver(host: Any, *args: Any, **kwargs: Any) -> Any:
+        return real("127.0.0.1" if host == "db.example" else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+
+    def agent() -> None:
+        with socket.create_connection(("db.example", listener.port), timeout=2):
+            pass
+
+    assert run(cassette, agent, allow_hosts=["db.example"]).failure is None
+    assert listener.connections == 1
+
+
+def attempts_at(host: str, port: int) -> Callable[[], None]:
+    def agent() -> None:
+        with suppress(Exception), socket.create_connection((host, port), timeout=2):
+            pass
+
+    return agent
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("localhost", 4318), ("127.0.0.1", 4317), ("api.smith.langchain.com", 443), ("::1", 4318)]
+)
+def test_telemetry_is_refused_without_a_verdict(host: str, port: int, cassette: Path) -> None:
+    outcome = run(cassette, attempts_at(host, port))
+    assert outcome.failure is None
+    assert outcome.verdict.attempts == ()
+
+
+def test_telemetry_through_httpx_is_refused_and_not_recorded(tmp_path: Path) -> None:
+    def agent() -> str:
+        with httpx2.Client(verify=False, timeout=2) as client:
+            try:
+                client.post("http://127.0.0.1:4318/v1/traces", content=b"spans")
+            except Exception as error:  # noqa: BLE001 - an exporter swallows everything
+                return type(error).__name__
+        return "sent"
+
+    recorded = record(tmp_path / "c.yaml", agent)
+    assert len(recorded.verdict.live) == 1
+    outcome = run(tmp_path / "c.yaml", agent)
+    assert outcome.failure is None
+    assert outcome.value != "sent"
+
+
+# --- the end -----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_blocked_after_the_run(cassette: Path, listener: CountingListener) -> None:
+    run(cassette, lambda: None)
+    by_raw_socket(listener.port)
+    thread = threading.Thread(target=by_raw_socket, args=(listener.port,))
+    thread.start()
+    thread.join(5)
+    with suppress(Exception):
+        run(cassette, lambda: 1 / 0)
+    by_create_connection(listener.port)
+    assert listener.connections == 3
+
+
+def outliving(path: Path, way: Callable[[], Any], *, during: Callable[[], Any] = lambda: None) -> BaseException | None:
+    """What ``way`` raises in a thread that a run starts and that goes on after its end."""
+    go, raised = threading.Event(), []
+
+    def late() -> None:
+        go.wait(5)
+        try:
+            way()
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            raised.append(error)
+
+    thread = threading.Thread(target=late)
+    with use_cassette(path):
+        thread.start()
+
+    def end() -> None:
+        go.set()
+        thread.join(5)
+
+    during_result = during()
+    if during_result is None:
+        end()
+    else:
+        with during_result:
+            end()
+    return raised[0] if raised else None
+
+
+def test_httpx_call_that_outlives_its_run(cassette: Path, server: ModelServer) -> None:
+    server.script(lambda request: Json({}))
+
+    def call() -> None:
+        with httpx2.Client(verify=False) as client:
+            client.get(server.url)
+
+    assert isinstance(outliving(cassette, call), RunClosedError)
+    assert server.requests == []
+
+
+def test_socket_of_an_ended_run_during_the_next_one(cassette: Path, tmp_path: Path, listener: CountingListener) -> None:
+    """The next test replays; a thread that the last one left behind must not reach the network through it."""
+    record(tmp_path / "next.yaml", lambda: None)
+    error = outliving(
+        cassette, lambda: by_raw_socket(listener.port), during=lambda: use_cassette(tmp_path / "next.yaml")
+    )
+    assert isinstance(error, RunClosedError)
+    assert listener.connections == 0
+
+
+def test_socket_that_could_belong_to_two_replays(tmp_path: Path, listener: CountingListener) -> None:
+    for name in ("a", "b"):
+        record(tmp_path / f"{name}.yaml", lambda: None)
+    go, raised = threading.Event(), []
+
+    def stray() -> None:
+        go.wait(5)
+        try:
+            by_raw_socket(listener.port)
+        except BaseException as error:  # noqa: BLE001 - looked at below
+            raised.append(error)
+
+    thread = threading.Thread(target=stray)
+    thread.start()
+    with suppress(DeviationError), use_cassette(tmp_path / "a.yaml"), use_cassette(tmp_path / "b.yaml"):
+        go.set()
+        thread.join(5)
+    assert isinstance(raised[0], OwnershipError)
+    assert listener.connections == 0
+
+
+def test_recording_run_beside_a_replaying_one(cassette: Path, tmp_path: Path, listener: CountingListener) -> None:
+    """The guard of one run does not stop the other."""
+    with use_cassette(cassette), use_cassette(tmp_path / "new.yaml", mode="once"):
+        by_raw_socket(listener.port)
+    assert listener.connections == 1
+
+
+def test_report_of_several_attempts_names_each(cassette: Path, listener: CountingListener) -> None:
+    def agent() -> None:
+        swallowing(by_urllib, listener.port)
+        swallowing(by_lookup, 1)
+
+    outcome: Outcome = run(cassette, agent)
+    text = str(outcome.failure)
+    assert f":{line_of(by_urllib)}" in text
+    assert f":{line_of(by_lookup)}" in text
+    assert outcome.verdict.live_calls == 2
