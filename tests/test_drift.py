@@ -196,12 +196,13 @@ def test_one_model_call_more_with_its_failure_swallowed(agent: Agent, cassette: 
     assert run(cassette, changed).value == "All done.", "the agent itself notices nothing"
     cause = blamed(cassette, changed)
     assert (cause.kind, cause.path[-1]) == (DeviationKind.SPAN_ADDED, CHAT)
+    assert '+ chat gpt-test: "Anything else to do for this customer?"' in str(run(cassette, changed).failure)
 
 
+@pytest.mark.parametrize("agent", ["traced"], indirect=True)
 def test_changed_agent_span(agent: Agent, cassette: Path) -> None:
-    if agent.tracer is None:
-        pytest.skip("has no span of its own")
     tracer = agent.tracer
+    assert tracer is not None
 
     class Renamed(Agent):
         def _span(self) -> AbstractContextManager[Any]:

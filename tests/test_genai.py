@@ -29,6 +29,7 @@ from pytest_spanchain._genai import (
     tool_calls,
 )
 from pytest_spanchain._genai import attributes as _genai_attributes
+from pytest_spanchain._genai.gist import gist
 from pytest_spanchain._sse import events
 
 CHAT = Operation("openai.chat", "chat m")
@@ -736,3 +737,25 @@ def test_odd_requests_never_raise(body: Any, path: str) -> None:
         if operation is not None:
             declared_tools(operation, shape)
             assert isinstance(operation.name, str)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"messages": [{"role": "system", "content": "be"}, {"role": "user", "content": "hi"}]}, "hi"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]},
+            "b",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [{"text": "42"}]}]}]}, "42"),
+        ({"input": "hi", "messages": []}, "hi"),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "42"}]}, "42"),
+        ({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}, "hi"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, ""),
+        ({"messages": {"content": 7}}, ""),
+        ([1], ""),
+        (None, ""),
+    ],
+)
+def test_gist_is_the_last_thing_said(body: Any, text: str) -> None:
+    assert gist(body) == text

@@ -98,6 +98,13 @@ def _nodes(parent: Node, golden: list[Member], live: list[Member]) -> list[Node]
             following = i
         slots.append((following, 0, j))
     slots.reverse()
+    reached = -1
+    for j, member in enumerate(live):
+        if (i := golden_at.get(j)) is not None and i in still:
+            reached = i
+        elif member.span.exchange and member.span.exchange.response is None:
+            # A miss: what was to follow did not because of it, so it is told before what is gone.
+            slots[j] = (reached, 2, j)
     placed: list[tuple[tuple[int, int, int], Node]] = []
     for i, member in enumerate(golden):
         if i not in pairs:

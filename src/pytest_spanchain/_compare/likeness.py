@@ -119,6 +119,7 @@ class Member:
         loose: kind, scope and operation (first word of the name) of a model or HTTP call; else like ``weak``.
         text: the request as JSON, or the attributes of a span without exchange.
         size: number of spans in the subtree.
+        known: whether one of the siblings that it is compared with bears its name.
     """
 
     span: Span
@@ -130,6 +131,7 @@ class Member:
     loose: int = 0
     text: str = ""
     size: int = 1
+    known: bool = False
 
 
 class Printer:
@@ -197,13 +199,15 @@ def renamed(golden: Member, live: Member) -> bool:
     """Tell whether two members of different names are likely to be one step under two names.
 
     A model is part of the name of a model call, so for calls the operation is enough. Another tool is another step,
-    unless it is asked the very same; an agent is known by what it does.
+    unless it is asked the very same under a name that is new; an agent is known by what it does.
     """
     one, other = golden.span, live.span
     if one.kind != other.kind or one.scope != other.scope:
         return False
     if one.exchange and other.exchange:
-        return golden.loose == live.loose or same_content(one.exchange.request, other.exchange.request)
+        if golden.loose == live.loose:
+            return True
+        return not live.known and same_content(one.exchange.request, other.exchange.request)
     operation = one.name.split(" ", 1)[0] == other.name.split(" ", 1)[0]
     if not golden.children and not live.children:
         return operation

@@ -35,6 +35,9 @@ _LOOSE: _Key = attrgetter("loose")
 
 def pair(golden: list[Member], live: list[Member], ranks: list[int]) -> Pairs:
     """Pair siblings from the most alike to the least."""
+    names = {member.weak for member in golden}
+    for member in live:
+        member.known = member.weak in names
     head = _shared_head(golden, live)
     tail = _shared_head(golden[head:][::-1], live[head:][::-1])
     end, live_end = len(golden) - tail, len(live) - tail

@@ -9,10 +9,11 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .._canonical import canonical
+from .._genai.gist import gist
 from .._model import Deviation, Span, SpanTree
 from .excerpt import Excerpt
 from .terminal import Line, columns, cut, escape
@@ -78,7 +79,7 @@ def report(
             lines.append(Line(f"  … and {_count(len(causes) - shown, 'more deviation')} (-vv shows them)", "dim"))
         if follow and room.tree is not None:
             lines.append(_folded(follow, causes=len(causes)))
-        lines += _field_lines(failing if room.fields is None else causes, room, width)
+        lines += _field_lines(failing if room.fields is None else causes, (golden, live), room, width)
     notes = [_note(deviation) for deviation in deviations if not deviation.failing]
     lines += _limited(notes, room.notes, "note", full_at="-vv")
     texts = [part for text in extra for part in text.split("\n")]
@@ -104,7 +105,7 @@ def _folded(follow: int, *, causes: int) -> Line:
     return Line(f"  … and {_count(follow, 'later difference')} that {verb} from {cause} (-vv shows {shows})", "dim")
 
 
-def _field_lines(deviations: Sequence[Deviation], room: _Room, width: int) -> Iterator[Line]:
+def _field_lines(deviations: Sequence[Deviation], trees: Sequence[SpanTree], room: _Room, width: int) -> Iterator[Line]:
     """Blocks of changed fields; a block that does not fit is cut, what comes after it is counted."""
     full = room.fields is None
     left = room.fields if room.fields is not None else 0
@@ -112,7 +113,7 @@ def _field_lines(deviations: Sequence[Deviation], room: _Room, width: int) -> It
     hidden = 0
     for deviation in deviations:
         blocks = [change_lines(c, width=width, full=full, owner=_owner(deviation, several)) for c in deviation.changes]
-        blocks += [[line] for line in _asked(deviation, width=width, full=full)]
+        blocks += [[line] for line in _asked(deviation, trees, width=width, full=full)]
         for number, block in enumerate(blocks):
             if full:
                 yield from block
@@ -129,17 +130,22 @@ def _owner(deviation: Deviation, several: bool) -> str:
     return deviation.path[-1] if several else ""
 
 
-def _asked(deviation: Deviation, *, width: int, full: bool) -> Iterator[Line]:
+def _asked(deviation: Deviation, trees: Sequence[SpanTree], *, width: int, full: bool) -> Iterator[Line]:
     """What an added or removed call asked for, so that one knows which of its name it is."""
     if deviation.golden and deviation.live:
         return
+    mark, tree = ("-", trees[0]) if deviation.golden else ("+", trees[1])
     span = deviation.golden or deviation.live
+    while span is not None and span.exchange is None:  # an SDK's own span around the call
+        span = next(iter(tree.children(span)), None)
     if span is None or span.exchange is None:
         return
-    mark = "-" if deviation.golden else "+"
     request = span.exchange.request
+    body = request.get("body")
     if span.kind == "tool":
         asked = value_text(request.get("arguments", {}))
+    elif said := gist(body.get("json")) if isinstance(body, Mapping) else "":
+        asked = value_text(said)
     else:
         asked = f"{request.get('method', '')} {request.get('url', '')}".strip()
     if asked:
