@@ -201,8 +201,8 @@ def test_one_model_call_more_with_its_failure_swallowed(agent: Agent, cassette: 
 
 @pytest.mark.parametrize("agent", ["traced"], indirect=True)
 def test_changed_agent_span(agent: Agent, cassette: Path) -> None:
+    assert agent.tracer is not None
     tracer = agent.tracer
-    assert tracer is not None
 
     class Renamed(Agent):
         def _span(self) -> AbstractContextManager[Any]:

@@ -144,6 +144,13 @@ class Capture:
             parent = self._spans.get(parent.parent_id or 0)
         return tuple(reversed(names))
 
+    def in_exchange(self) -> bool:
+        """Whether the calling context is inside a call that is being recorded."""
+        span = self._spans.get(_current_span_id() or 0)
+        while span is not None and span.exchange is None:
+            span = self._spans.get(span.parent_id or 0)
+        return span is not None
+
     @contextmanager
     def current(self, span: OpenSpan) -> Iterator[None]:
         """Make a span of ours the parent of whatever is started in the calling context."""

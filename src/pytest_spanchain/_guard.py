@@ -4,7 +4,9 @@ It listens to the interpreter's audit events (PEP 578), which every Python-level
 library or thread it belongs to and however early it was imported; replaced socket classes do not hide from it.
 Extensions that open sockets in C (gRPC, for one) raise no event: their boundaries must refuse them.
 
-The hook cannot be removed once added, so it is added at the first replay and does nothing while no guard is armed.
+While recording it takes note of what leaves without being recorded, which replay would refuse.
+
+The hook cannot be removed once added, so it is added at the first run and does nothing while no guard is armed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from ._hosts import is_address, is_loopback
@@ -40,6 +43,13 @@ TELEMETRY_HOSTS = (
 )
 """Telemetry back ends: kept out of cassettes while recording, refused without a verdict in replay."""
 
+# Windows has no pairs of sockets: one connects to the other instead, and every event loop has such a pair.
+_PAIRS = frozenset(
+    function.__code__
+    for name in ("socketpair", "_fallback_socketpair")
+    if isinstance(function := getattr(socket, name, None), FunctionType)
+)
+
 _TELEMETRY_PORTS = frozenset({4317, 4318})
 
 
@@ -48,20 +58,27 @@ class Attempt:
     """An attempt to leave the process.
 
     Args:
-        target: ``host:port`` or what else is known of it.
+        host: name or address, or what else is known of the destination.
+        port: its port, if it has one.
         site: ``file:line in function`` of the calling code.
     """
 
-    target: str
+    host: str
+    port: int | None
     site: str
+
+    @property
+    def target(self) -> str:
+        """``host:port``, as shown."""
+        return self.host if self.port is None else f"{self.host}:{self.port}"
 
 
 @dataclass(eq=False)
 class Guard:
-    """What one replaying run refuses.
+    """What one run refuses, or takes note of.
 
     Args:
-        refuse: called with every refused attempt; it raises the error that the caller sees.
+        refuse: called with every attempt that is not allowed; it raises the error that the caller sees.
         allow_hosts: host names or addresses that may be contacted.
         owns: whether the calling thread or task belongs to this run.
     """
@@ -138,6 +155,8 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     if not _armed or event[:7] != "socket.":
         return
     if event in _CONNECTS:
+        if sys._getframe(1).f_code in _PAIRS:
+            return
         host, port = _destination(args[1])
     elif event in _LOOKUPS:
         host, port = _lookup(args)
@@ -148,6 +167,12 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     _busy.value = True
     try:
         _judge(host, port)
+    except BaseException:
+        if event == "socket.connect":
+            # Who makes a connection closes the socket on an OSError, which ours is not: it would be left to the
+            # collector, whose ResourceWarning fails tests where warnings are errors.
+            args[0].close()
+        raise
     finally:
         _busy.value = False
 
@@ -155,8 +180,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 def _judge(host: str, port: int | None) -> None:
     for guard in _armed:
         if guard.owns() and not guard.allows(host):
-            target = host if port is None else f"{host}:{port}"
-            guard.refuse(Attempt(target=target, site=call_site()))
+            guard.refuse(Attempt(host=host, port=port, site=call_site()))
 
 
 def _destination(address: Any) -> tuple[str | None, int | None]:

@@ -1,14 +1,16 @@
-"""The recorder: turns a finished live tree into the bytes of a cassette and puts them in place.
+"""The recorder: turns a finished run into a cassette and puts it in place.
 
 The last gate before the disk: whatever still looks like a credential stops the recording here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 from . import _chain, _codec, _store
 from ._model import Header, SpanTree
 from ._redact import Redactor
+from .errors import CassetteError, RecordingError
 
 _PACKAGES = {
     "openai": "openai",
@@ -33,51 +36,81 @@ _PACKAGES = {
 """Packages whose version belongs to the evidence, by the module that tells that they are in use."""
 
 
-def header(
-    *,
-    nodeid: str,
-    eval_id: str,
-    mode: str,
-    scopes: frozenset[str],
-    redaction: Mapping[str, Any],
-    supersedes: str | None,
-) -> Header:
-    """The header of a recording made now, in this process."""
+@dataclass(frozen=True)
+class Recording:
+    """A finished run, as it will be written.
+
+    Args:
+        nodeid: node id of the test, or a name.
+        eval_id: groups runs of one evaluation.
+        mode: record mode of the run.
+        scopes: foreign instrumentation scopes that were active.
+        supersedes: head of the cassette that this one replaces.
+        tree: the observed spans, redacted.
+        outcome: ``passed`` or ``failed``.
+        in_flight: calls that had begun but not ended.
+    """
+
+    nodeid: str
+    eval_id: str
+    mode: str
+    scopes: frozenset[str]
+    supersedes: str | None
+    tree: SpanTree
+    outcome: str
+    in_flight: int
+
+
+def save(path: Path, recording: Recording, *, redactor: Redactor) -> None:
+    """Put a recording in place, atomically.
+
+    Raises:
+        SecretFound: something that looks like a credential would be written.
+        Unrecordable: a value has no plain form.
+        RecordingError: the cassette would not be read back as what was recorded, or the disk refuses it; an old
+            cassette is intact.
+    """
+    document = _chain.seal(
+        _header(recording, redactor),
+        recording.tree,
+        trace_id=hashlib.sha256(recording.nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:32],
+        outcome=recording.outcome,
+        in_flight=recording.in_flight,
+    )
+    redactor.check(document, where=recording.nodeid)
+    data = _codec.dumps(document)
+    _read_back(data, document)
+    _store.save(path, data)
+
+
+def _header(recording: Recording, redactor: Redactor) -> Header:
     return Header(
-        nodeid=nodeid,
-        eval_id=eval_id,
+        nodeid=recording.nodeid,
+        eval_id=recording.eval_id,
         recorded_at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         recorder={
             "plugin": metadata.version("pytest-spanchain"),
             "python": ".".join(platform.python_version_tuple()[:2]),
             "packages": _packages(),
-            "scopes": sorted(scopes),
+            "scopes": sorted(recording.scopes),
         },
-        redaction=redaction,
-        provenance={"source": "live", "mode": mode},
-        supersedes=supersedes,
+        redaction=redactor.rules,
+        provenance={"source": "live", "mode": recording.mode},
+        supersedes=recording.supersedes,
     )
 
 
-def encode(header: Header, tree: SpanTree, *, trace_id: str, outcome: str, in_flight: int, redactor: Redactor) -> bytes:
-    """The bytes of the cassette.
-
-    Raises:
-        SecretFound: something that looks like a credential would be written.
-        Unrecordable: a value has no plain form.
-    """
-    document = _chain.seal(header, tree, trace_id=trace_id, outcome=outcome, in_flight=in_flight)
-    redactor.check(document, where=header.nodeid)
-    return _codec.dumps(document)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Put the cassette in place, atomically.
-
-    Raises:
-        RecordingError: the disk refuses; an old cassette is intact.
-    """
-    _store.save(path, data)
+def _read_back(data: bytes, document: Mapping[str, Any]) -> None:
+    """Find out now, while the run can still be repeated, and not when the cassette is needed."""
+    try:
+        parsed = _codec.loads(data)
+        verdicts = _chain.judge(parsed)
+        problem = verdicts.integrity or verdicts.completeness
+    except CassetteError as error:
+        problem = error
+    if problem is not None:
+        raise RecordingError(f"this recording could not be replayed: {problem}")
+    assert parsed.document == document, "the chain holds, so the file says what was recorded"
 
 
 def _packages() -> dict[str, str]:

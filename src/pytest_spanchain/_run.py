@@ -7,7 +7,6 @@ is remembered here too, so that an agent that swallows every exception still can
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -17,18 +16,16 @@ from typing import Any
 
 from . import _genai, _guard, _otel, _recorder, _store
 from ._capture import Capture, OpenSpan
-from ._compare import compare
 from ._genai.attributes import TOOL_CALL_ID, TOOL_NAME
+from ._judge import DeviationHook, Judge, Judgement
 from ._model import Cassette, Deviation, Exchange, SpanTree
-from ._normalise import Normaliser, RequestHook, without_scopes
+from ._normalise import Normaliser, RequestHook
 from ._ownership import Ownership
 from ._player import Player
 from ._screen import RedactHook, Screen
 from ._settings import RecordMode, Settings
 from ._verdict import Verdict
 from .errors import CassetteError, CassetteMissing, LiveCallError, MissError, RecordingError, RunClosedError
-
-DeviationHook = Callable[[tuple[Deviation, ...]], tuple[Deviation, ...]]
 
 
 @dataclass(frozen=True)
@@ -112,11 +109,20 @@ class Run:
         if golden is not None and not self.mode.replaces:
             self._player = Player(golden, normalise=self._normaliser.request)
         self.records = refusal is None and (self._player is None or self.mode is RecordMode.NEW_EPISODES)
-        self._guard = None if self.records else _guard.Guard(self._refuse, self._owns_caller, settings.allow_hosts)
-        self._notes = [note] if note else []
+        self._guard = _guard.Guard(
+            self._notice if self.records else self._refuse, self._owns_caller, settings.allow_hosts
+        )
+        self._judge = Judge(
+            golden,
+            normaliser=self._normaliser,
+            ignored_attributes=frozenset(settings.ignore_attributes),
+            hook=hooks.deviations,
+        )
+        self._notes = (note,) if note else ()
         self._errors: list[str] = []
         self._misses: list[str] = []
         self._attempts: list[_guard.Attempt] = []
+        self._unrecorded: dict[str, _guard.Attempt] = {}
         self._offered: list[_genai.ToolCall] = []
         self._live_calls = 0
         self._in_flight: dict[int, Call] = {}
@@ -147,14 +153,13 @@ class Run:
         """Differences between golden and live; up to now while the run lasts."""
         if self.verdict is not None:
             return self.verdict.deviations
-        return self._judge(self._observed())[2]
+        return self._judged(self._observed()).deviations
 
     def start(self) -> None:
         """Become active: calls of this process may now belong to this run."""
         _otel.listen(_current_capture)
         OWNERSHIP.register(self)
-        if self._guard is not None:
-            _guard.arm(self._guard)
+        _guard.arm(self._guard)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -280,21 +285,24 @@ class Run:
                 call.at_close()
         self.closed = True
         OWNERSHIP.unregister(self)
-        if self._guard is not None:
-            _guard.disarm(self._guard)
+        _guard.disarm(self._guard)
         self.capture.close(self.capture.root)
         observed = self._observed()
-        golden, live, deviations = self._judge(observed)
+        judged = self._judged(observed)
         verdict = Verdict(
             nodeid=self.nodeid,
             path=self.path,
             mode=self.mode,
-            golden=golden,
-            live=live,
-            deviations=deviations,
+            golden=judged.golden,
+            live=judged.live,
+            deviations=judged.deviations,
             attempts=tuple(self._attempts),
-            errors=(*([str(self.refusal)] if self.refusal else []), *self._errors, *self._unexplained(deviations)),
-            notes=tuple(self._notes),
+            errors=(
+                *([str(self.refusal)] if self.refusal else []),
+                *self._errors,
+                *self._unexplained(judged.deviations),
+            ),
+            notes=tuple(self._notes_on(judged)),
             replayed=self.replays,
             live_calls=self._live_calls + len(self._attempts),
         )
@@ -311,48 +319,37 @@ class Run:
             path = aside / self.path.name
             verdict = replace(verdict, aside=path)
         try:
-            data = self._encoded(observed, outcome="passed" if passed and not verdict.failing else "failed")
-            _recorder.write(path, data)
+            _recorder.save(
+                path, self._recording(observed, passed=verdict.aside is None), redactor=self._screen.redactor
+            )
         except RecordingError as error:
             return replace(verdict, errors=(*verdict.errors, self._screen.text(str(error))), aside=None)
         return verdict if verdict.aside else replace(verdict, recorded=True)
 
-    def _encoded(self, tree: SpanTree, *, outcome: str) -> bytes:
-        header = _recorder.header(
+    def _recording(self, tree: SpanTree, *, passed: bool) -> _recorder.Recording:
+        return _recorder.Recording(
             nodeid=self.nodeid,
             eval_id=self.settings.eval_id,
             mode=self.mode.value,
             scopes=self.capture.scopes,
-            redaction=self._screen.redactor.rules,
             supersedes=self._cassette.head if self._cassette else None,
-        )
-        return _recorder.encode(
-            header,
-            tree,
-            trace_id=hashlib.sha256(self.nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:32],
-            outcome=outcome,
+            tree=tree,
+            outcome="passed" if passed else "failed",
             in_flight=len(self._in_flight),
-            redactor=self._screen.redactor,
         )
 
     def _observed(self) -> SpanTree:
         return self._screen.tree(self.capture.tree(self.nodeid))
 
-    def _judge(self, observed: SpanTree) -> tuple[SpanTree | None, SpanTree, tuple[Deviation, ...]]:
-        if self._cassette is None:
-            return None, observed, ()
-        recorded_scopes = frozenset(self._cassette.header.recorder.get("scopes", ()))
-        one_sided = recorded_scopes ^ self.capture.scopes
-        golden = self._normaliser.tree(without_scopes(self._cassette.tree, one_sided))
-        live = self._normaliser.tree(without_scopes(observed, one_sided))
-        deviations = compare(golden, live, ignored_attributes=frozenset(self.settings.ignore_attributes))
-        if self._hooks.deviations is not None:
-            deviations = self._hooks.deviations(deviations)
-        if one_sided and self.closed:
-            self._notes.append(
-                "left out of the comparison, active in only one of the two runs: " + ", ".join(sorted(one_sided))
-            )
-        return golden, live, deviations
+    def _judged(self, observed: SpanTree) -> Judgement:
+        return self._judge.judge(observed, scopes=self.capture.scopes)
+
+    def _notes_on(self, judged: Judgement) -> Iterator[str]:
+        yield from self._notes
+        yield from map(_not_recorded, self._unrecorded.values())
+        if judged.left_out:
+            scopes = ", ".join(judged.left_out)
+            yield f"left out of the comparison, active in only one of the two runs: {scopes}"
 
     def _unexplained(self, deviations: tuple[Deviation, ...]) -> tuple[str, ...]:
         """Misses that no failing deviation shows: they fail the run in their own words."""
@@ -390,14 +387,19 @@ class Run:
     def _owns_caller(self) -> bool:
         return OWNERSHIP.peek() is self
 
+    def _notice(self, attempt: _guard.Attempt) -> None:
+        """While recording: what leaves the process elsewhere than at a boundary will be refused in replay."""
+        if not (_guard.is_telemetry(attempt.host, attempt.port) or self.capture.in_exchange()):
+            with self._lock:
+                self._unrecorded.setdefault(attempt.site, attempt)
+
     def _refuse(self, attempt: _guard.Attempt) -> None:
-        host, _, port = attempt.target.rpartition(":")
-        if not _guard.is_telemetry(host, int(port) if port.isdigit() else None):
+        if not _guard.is_telemetry(attempt.host, attempt.port):
             with self._lock:
                 self._attempts.append(attempt)
         raise LiveCallError(
             f"replay does not let anything out: {attempt.target} was contacted at {attempt.site}"
-            f" (allow it with allow_hosts=[{host or attempt.target!r}])"
+            f" (allow it with allow_hosts=[{attempt.host!r}])"
         )
 
 
@@ -458,6 +460,13 @@ def open_run(*, nodeid: str, path: Path, settings: Settings, hooks: Hooks | None
             refusal = error
     return Run(
         nodeid=nodeid, path=path, settings=settings, golden=golden, hooks=hooks or Hooks(), note=note, refusal=refusal
+    )
+
+
+def _not_recorded(attempt: _guard.Attempt) -> str:
+    return (
+        f"{attempt.target} was contacted at {attempt.site}, which was not recorded: replay will refuse it, unless the"
+        f" function that does it is one of the tools, or with allow_hosts=[{attempt.host!r}]"
     )
 
 
