@@ -1,4 +1,4 @@
-"""The smallest agent: one call to the model with a plain HTTP client, which costs tests a hundredth of an SDK's client."""
+"""The smallest agent: one call to the model with a plain HTTP client, which costs a hundredth of an SDK's."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import anthropic  # noqa: F401 - imported once here, or every in-process pyteste
 import openai  # noqa: F401
 import pytest
 
+from project import Project
 from servers import ModelServer
 
 
@@ -32,3 +33,9 @@ def sdk_env(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> ModelServer
     monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "test-key")
     return server
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, sdk_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """An empty project of a user, whose model echoes."""
+    return Project(pytester, sdk_env, monkeypatch)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-import caller  # noqa: F401 - imported once, see below
+import caller
 import pytest_spanchain
 from model_replies import answer, last_text
 from servers import ModelServer, Reply, Request
 
 # An in-process run of pytest forgets what it imported: without this, each would get a second copy of the package, of
-# which the patches that the first one left in the HTTP libraries know nothing.
-for module in pkgutil.walk_packages(pytest_spanchain.__path__, "pytest_spanchain."):
-    importlib.import_module(module.name)
+# which the patches that the first one left in the HTTP libraries know nothing. What others import late takes time.
+LATE = ("deepdiff", "httpcore2", "opentelemetry.sdk.trace", "yaml")
+for name in (*(module.name for module in pkgutil.walk_packages(pytest_spanchain.__path__, "pytest_spanchain.")), *LATE):
+    importlib.import_module(name)
 
 HEADER = "import pytest\nfrom caller import aask, ask, swallow\n"
 
@@ -58,12 +61,22 @@ class Project:
     Args:
         pytester: pytest's own fixture.
         server: the model; it echoes unless it is given another script.
+        monkeypatch: pytest's own fixture; processes of their own find ``caller`` through the environment.
     """
 
-    def __init__(self, pytester: pytest.Pytester, server: ModelServer) -> None:
+    def __init__(self, pytester: pytest.Pytester, server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pytester = pytester
         self.server = server
+        self.find(Path(caller.__file__).parent, monkeypatch=monkeypatch)
+        if sys.dont_write_bytecode:  # nor could processes of their own: each would compile two seconds long
+            monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
+            monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(pytester.path.parent / "bytecode"))
         server.script(echo)
+        self.ini()
+
+    def find(self, *directories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let processes of their own import from more directories."""
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, directories)), prepend=os.pathsep)
 
     @property
     def path(self) -> Path:
@@ -83,7 +96,8 @@ class Project:
 
     def ini(self, *lines: str) -> None:
         """Write the ini file."""
-        self.pytester.makeini("\n".join(["[pytest]", "asyncio_mode = auto", "asyncio_default_fixture_loop_scope = function", *lines]))
+        common = ["asyncio_mode = auto", "asyncio_default_fixture_loop_scope = function"]
+        self.pytester.makeini("\n".join(["[pytest]", *common, *lines]))
 
     def run(self, *args: str, process: bool = False) -> Result:
         """Run pytest here, in a process of its own if asked."""

@@ -30,18 +30,19 @@ def paris(request: Request) -> Reply:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, sdk_env: ModelServer) -> Project:
-    made = Project(pytester, sdk_env)
-    made.ini()
+def project(pytester: pytest.Pytester, sdk_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> Project:
+    made = Project(pytester, sdk_env, monkeypatch)
     sdk_env.script(paris)
     return made
 
 
 @pytest.fixture
-def reader(project: Project) -> Project:
+def reader(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project of somebody who has done all that README says, up to the first replay."""
     for mark in ("tests/test_agent.py", "tests/test_tools.py", "tests/test_trace.py"):
         path = project.path / mark
+        # Our own suite has modules of these names, and the project is run in this process.
+        monkeypatch.delitem(sys.modules, path.stem, raising=False)
         path.parent.mkdir(exist_ok=True)
         path.write_text(block(README, f"example: {mark}").text)
     record, replay = block(README, "run: record, then replay").commands
@@ -215,9 +216,7 @@ def examples(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iter
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "SHOP_LEDGER"):
         monkeypatch.delenv(name, raising=False)
     with ModelServer() as server:
-        made = Project(pytester, server)
-        made.ini()
-        yield made
+        yield Project(pytester, server, monkeypatch)
 
 
 @checks(README, "ci: try", "output: the first command")
@@ -357,7 +356,8 @@ def test_links_lead_somewhere(document: str) -> None:
 @pytest.mark.parametrize("document", [CONTRIBUTING, EXAMPLES, FORMAT, *ADRS])
 def test_modules_that_are_named_exist(document: str) -> None:
     for name in re.findall(r"`([\w/]+\.py)`", documents.prose(document)):
-        assert list(ROOT.glob(f"[!.]*/**/{name}")), name
+        # A path from the root, or the end of one below the root.
+        assert (ROOT / name).is_file() or list(ROOT.glob(f"[!.]*/**/{name}")), name
 
 
 def test_decisions_are_numbered_and_say_why() -> None:

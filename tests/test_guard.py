@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from pytest_spanchain import DeviationError, LiveCallError, OwnershipError, RunClosedError, use_cassette
+from pytest_spanchain import DeviationError, LiveCallError, RunClosedError, use_cassette
 from recording import Outcome, record, run
 from servers import CountingListener, Json, ModelServer
 
@@ -63,7 +63,7 @@ def by_connect_ex(port: int) -> None:
 
 
 def by_create_connection(port: int) -> None:
-    socket.create_connection(("localhost", port), timeout=2)  # leaves
+    socket.create_connection(("localhost", port), timeout=2).close()  # leaves
 
 
 def by_udp(port: int) -> None:
@@ -78,7 +78,10 @@ def by_sendmsg(port: int) -> None:
 
 def by_asyncio(port: int) -> None:
     async def connect() -> None:
-        await asyncio.open_connection("127.0.0.1", port)  # leaves
+        _, writer = await asyncio.open_connection("127.0.0.1", port)  # leaves
+        writer.close()
+        with suppress(ConnectionError):  # the listener hangs up at once
+            await writer.wait_closed()
 
     asyncio.run(connect())
 
@@ -288,6 +291,10 @@ def test_telemetry_through_httpx_is_refused_and_not_recorded(tmp_path: Path) -> 
     assert outcome.value != "sent"
 
 
+UNCLAIMED = pytest.mark.xfail(
+    strict=True, reason="a caller whose run has ended, or may be one of several, has no guard"
+)
+
 # --- the end -----------------------------------------------------------------------------------------------------
 
 
@@ -303,8 +310,8 @@ def test_nothing_is_blocked_after_the_run(cassette: Path, listener: CountingList
     assert listener.connections == 3
 
 
-def outliving(path: Path, way: Callable[[], Any], *, during: Callable[[], Any] = lambda: None) -> BaseException | None:
-    """What ``way`` raises in a thread that a run starts and that goes on after its end."""
+def in_thread(way: Callable[[], Any]) -> tuple[Callable[[], None], list[BaseException]]:
+    """A thread that waits. Returns what lets it go ``way`` and waits for its end, and what it will have raised."""
     go, raised = threading.Event(), []
 
     def late() -> None:
@@ -315,20 +322,13 @@ def outliving(path: Path, way: Callable[[], Any], *, during: Callable[[], Any] =
             raised.append(error)
 
     thread = threading.Thread(target=late)
-    with use_cassette(path):
-        thread.start()
+    thread.start()
 
-    def end() -> None:
+    def let_go() -> None:
         go.set()
         thread.join(5)
 
-    during_result = during()
-    if during_result is None:
-        end()
-    else:
-        with during_result:
-            end()
-    return raised[0] if raised else None
+    return let_go, raised
 
 
 def test_httpx_call_that_outlives_its_run(cassette: Path, server: ModelServer) -> None:
@@ -338,39 +338,111 @@ def test_httpx_call_that_outlives_its_run(cassette: Path, server: ModelServer) -
         with httpx2.Client(verify=False) as client:
             client.get(server.url)
 
-    assert isinstance(outliving(cassette, call), RunClosedError)
+    with use_cassette(cassette):
+        let_go, raised = in_thread(call)
+    let_go()
+    assert [type(error) for error in raised] == [RunClosedError]
     assert server.requests == []
 
 
-def test_socket_of_an_ended_run_during_the_next_one(cassette: Path, tmp_path: Path, listener: CountingListener) -> None:
-    """The next test replays; a thread that the last one left behind must not reach the network through it."""
-    record(tmp_path / "next.yaml", lambda: None)
-    error = outliving(
-        cassette, lambda: by_raw_socket(listener.port), during=lambda: use_cassette(tmp_path / "next.yaml")
-    )
-    assert isinstance(error, RunClosedError)
+@UNCLAIMED
+@pytest.mark.parametrize("name", ["raw_socket", "udp", "lookup", "asyncio", "pool"])
+def test_socket_that_outlives_its_replay(name: str, cassette: Path, listener: CountingListener) -> None:
+    """The verdict is given and nothing else replays: what the agent left behind stays inside all the same."""
+    with use_cassette(cassette):
+        let_go, raised = in_thread(lambda: WAYS[name](listener.port))
+    let_go()
+    assert [type(error) for error in raised] == [RunClosedError]
+    assert f"{HERE}:{line_of(WAYS[name])} in " in str(raised[0])
     assert listener.connections == 0
 
 
+@UNCLAIMED
+@pytest.mark.parametrize("mode", ["none", "rewrite"])
+def test_socket_of_an_ended_run_during_the_next_one(
+    mode: str, cassette: Path, tmp_path: Path, listener: CountingListener
+) -> None:
+    """The next test replays: what the last one left behind, replay or recording, cannot slip out under its cover."""
+    record(tmp_path / "next.yaml", lambda: None)
+    with use_cassette(cassette, mode=mode):
+        let_go, raised = in_thread(lambda: by_raw_socket(listener.port))
+    outcome = run(tmp_path / "next.yaml", let_go)
+    assert [type(error) for error in raised] == [RunClosedError if mode == "none" else LiveCallError]
+    assert listener.connections == 0
+    (attempt,) = outcome.verdict.attempts
+    assert f"{HERE}:{line_of(by_raw_socket)} in " in attempt.site
+    assert attempt.site in str(outcome.failure)
+
+
+@UNCLAIMED
 def test_socket_that_could_belong_to_two_replays(tmp_path: Path, listener: CountingListener) -> None:
+    """A thread from before both: neither may be green."""
     for name in ("a", "b"):
         record(tmp_path / f"{name}.yaml", lambda: None)
-    go, raised = threading.Event(), []
-
-    def stray() -> None:
-        go.wait(5)
-        try:
-            by_raw_socket(listener.port)
-        except BaseException as error:  # noqa: BLE001 - looked at below
-            raised.append(error)
-
-    thread = threading.Thread(target=stray)
-    thread.start()
-    with suppress(DeviationError), use_cassette(tmp_path / "a.yaml"), use_cassette(tmp_path / "b.yaml"):
-        go.set()
-        thread.join(5)
-    assert isinstance(raised[0], OwnershipError)
+    let_go, raised = in_thread(lambda: by_raw_socket(listener.port))
+    one, other = use_cassette(tmp_path / "a.yaml"), use_cassette(tmp_path / "b.yaml")
+    with pytest.raises(DeviationError, match=f"{HERE}:{line_of(by_raw_socket)} in "), one, other:
+        let_go()
+    assert [type(error) for error in raised] == [LiveCallError]
     assert listener.connections == 0
+    for block in (one, other):
+        assert block.verdict is not None
+        assert [attempt.target for attempt in block.verdict.attempts] == [f"127.0.0.1:{listener.port}"]
+        assert block.verdict.failing
+
+
+@UNCLAIMED
+def test_socket_that_could_belong_to_a_replay_or_a_recording(
+    cassette: Path, tmp_path: Path, listener: CountingListener
+) -> None:
+    let_go, raised = in_thread(lambda: by_raw_socket(listener.port))
+    replaying, recording = use_cassette(cassette), use_cassette(tmp_path / "new.yaml", mode="once")
+    with pytest.raises(DeviationError, match=f"{HERE}:{line_of(by_raw_socket)} in "), replaying, recording:
+        let_go()
+    assert [type(error) for error in raised] == [LiveCallError]
+    assert listener.connections == 0
+
+
+@UNCLAIMED
+def test_all_of_several_replays_must_allow_what_could_be_theirs(tmp_path: Path, listener: CountingListener) -> None:
+    for name in ("a", "b"):
+        record(tmp_path / f"{name}.yaml", lambda: None)
+    let_go, raised = in_thread(lambda: by_raw_socket(listener.port))
+    allowing, strict = use_cassette(tmp_path / "a.yaml", allow_hosts=["localhost"]), use_cassette(tmp_path / "b.yaml")
+    with allowing, suppress(DeviationError), strict:
+        let_go()
+    assert [type(error) for error in raised] == [LiveCallError]
+    assert listener.connections == 0
+
+
+def test_refused_socket_is_closed(cassette: Path) -> None:
+    """Whoever connects closes the socket on an ``OSError`` only; ours would leave it to the garbage collector."""
+    kept: list[socket.socket] = []
+
+    def agent() -> None:
+        kept.append(socket.socket())
+        with suppress(LiveCallError):
+            kept[0].connect(("127.0.0.1", 9))
+
+    run(cassette, agent)
+    assert kept[0].fileno() == -1
+
+
+def test_refused_datagram_leaves_its_socket_open(cassette: Path) -> None:
+    """One socket may send to many: what it may still send must get out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inbox, socket.socket(type=socket.SOCK_DGRAM) as raw:
+        inbox.bind(("127.0.0.1", 0))
+        inbox.settimeout(5)
+
+        def agent() -> bytes:
+            with suppress(LiveCallError):
+                raw.sendto(b"secret", ("192.0.2.1", 9))
+            raw.sendto(b"hello", inbox.getsockname())
+            return inbox.recv(16)
+
+        outcome = run(cassette, agent, allow_hosts=["localhost"])
+    assert outcome.value == b"hello"
+    assert [attempt.target for attempt in outcome.verdict.attempts] == ["192.0.2.1:9"]
 
 
 def test_recording_run_beside_a_replaying_one(cassette: Path, tmp_path: Path, listener: CountingListener) -> None:

@@ -132,7 +132,7 @@ def test_a_pattern_has_to_compile(name: str) -> None:
 
 def test_ini_keys_of_others_are_none_of_our_business() -> None:
     check_ini([*INI_NAMES, "asyncio_mode", "spanchains"])
-    with pytest.raises(UsageError, match="unknown key 'spanchain_recrod_mode' .did you mean 'spanchain_record_mode'"):
+    with pytest.raises(UsageError, match=r"unknown key 'spanchain_recrod_mode' .did you mean 'spanchain_record_mode'"):
         check_ini(["asyncio_mode", "spanchain_recrod_mode"])
 
 

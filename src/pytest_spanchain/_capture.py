@@ -50,6 +50,9 @@ VOLATILE_ATTRIBUTES = frozenset(
 UNFINISHED = "spanchain.unfinished"
 """Set on spans that were still open when the run ended."""
 
+_NEAREST = "spanchain-span"
+"""In OpenTelemetry's context: the span of ours that is nearest, for what starts below a span that nobody reports."""
+
 _HOST_AND_PORT = (("server.address", "server.port"), ("net.peer.name", "net.peer.port"))
 
 
@@ -93,27 +96,30 @@ class Capture:
 
     def open(self, name: str, *, span_kind: str) -> OpenSpan:
         """Open one of our spans below the span that is current in the calling context."""
-        return self._add(_current_span_id(), name=name, span_kind=span_kind, scope=OWN_SCOPE, start_ns=time.time_ns())
+        return self._add(
+            self._parent(_current_span_id()), name=name, span_kind=span_kind, scope=OWN_SCOPE, start_ns=time.time_ns()
+        )
 
     def close(self, span: OpenSpan) -> None:
         """End one of our spans now."""
         span.end_ns = time.time_ns()
 
-    def foreign_started(self, span: ReadableSpan) -> None:
-        """Take in a span that another tracer has started."""
-        context, parent = span.context, span.parent
-        if context is None:
+    def foreign_started(self, span: ReadableSpan, *, context: Any = None) -> None:
+        """Take in a span that another tracer has started, in an OpenTelemetry context (``None``: the current one)."""
+        parent = span.parent
+        if span.context is None:
             return
         scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
-        self._add(
-            parent.span_id if parent else None,
+        own = self._add(
+            self._parent(parent.span_id if parent else None, context),
             name=span.name,
             span_kind=span.kind.name.lower(),
             scope=scope,
             start_ns=span.start_time or time.time_ns(),
-            span_id=context.span_id,
+            span_id=span.context.span_id,
             hidden=scope in HIDDEN_SCOPES,
         )
+        own.attributes = _attributes(span.attributes)  # all that is known of a span that never ends
 
     def foreign_ended(self, span: ReadableSpan) -> None:
         """Take over what a foreign span says at its end."""
@@ -164,12 +170,14 @@ class Capture:
 
     def context_of(self, span: OpenSpan) -> Any:
         """OpenTelemetry context in which ``span`` is current."""
+        from opentelemetry import context as otel_context
         from opentelemetry import trace
 
         span_context = trace.SpanContext(
             trace_id=self.trace_id, span_id=span.span_id, is_remote=False, trace_flags=trace.TraceFlags(1)
         )
-        return trace.set_span_in_context(trace.NonRecordingSpan(span_context))
+        context = otel_context.set_value(_NEAREST, span.span_id)
+        return trace.set_span_in_context(trace.NonRecordingSpan(span_context), context)
 
     def tree(self, nodeid: str) -> SpanTree:
         """The finished tree: derived ids, parents first, siblings as the program came to them (see ``_strands``)."""
@@ -212,7 +220,7 @@ class Capture:
         with self._lock:
             span = OpenSpan(
                 span_id=span_id or self._random.getrandbits(64) | 1,
-                parent_id=parent_id if parent_id in self._spans else None,
+                parent_id=parent_id,
                 name=name,
                 span_kind=span_kind,
                 scope=scope,
@@ -221,10 +229,17 @@ class Capture:
                 place=strand.step(),
                 hidden=hidden,
             )
-            if span.parent_id is None and self._spans:
-                span.parent_id = self.root.span_id
             self._spans[span.span_id] = span
         return span
+
+    def _parent(self, span_id: int | None, context: Any = None) -> int:
+        """The span of that id; where its provider does not report it, the nearest of ours, else the root."""
+        if span_id in self._spans:
+            return span_id
+        from opentelemetry import context as otel_context
+
+        nearest = otel_context.get_value(_NEAREST, context)
+        return nearest if isinstance(nearest, int) and nearest in self._spans else self.root.span_id
 
     def _visible_parent(self, span: OpenSpan) -> int:
         parent = self._spans[span.parent_id or 0]
@@ -242,7 +257,7 @@ def _current_span_id() -> int | None:
 def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     found = dict(attributes or {})
     for host, port in _HOST_AND_PORT:
-        if is_loopback(str(found.get(host, ""))):
+        if host in found and is_loopback(str(found[host])):
             found.pop(port, None)  # given anew in every run
     return {
         key: list(value) if isinstance(value, (tuple, list)) else value

@@ -1,15 +1,18 @@
 """OpenTelemetry's side: every span that any SDK tracer provider of the process starts reaches the run that owns it.
 
-No provider is replaced. The global one gets a processor, and so does every provider made later. Where there is none, a
-plain SDK provider stands in for the time of the run, placed so that the application can still set its own.
+No provider is replaced. Every provider of the process gets a processor, global or not, made before or after the first
+run. Where there is no global one, a plain SDK provider stands in, placed so that the application can still set its own.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from ._capture import Capture
 
@@ -31,21 +34,30 @@ def listen(capture_of: CaptureOf) -> None:
             one given stays; there is one per process.
     """
     global _processor, _stand_in
+    is_known = "opentelemetry.sdk.trace" in sys.modules
     from opentelemetry import trace
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import Tracer, TracerProvider
 
     with _lock:
         if _processor is None:
             _processor = _make_processor(capture_of)
             _watch(TracerProvider)
+            for each in _made_before(TracerProvider, Tracer) if is_known else ():
+                _add(each)
         provider = trace._TRACER_PROVIDER
         if provider is None:
             if _stand_in is None:
                 _stand_in = TracerProvider(shutdown_on_exit=False)
             # Not set_tracer_provider: that works once a process, and the application may still want its turn.
             trace._TRACER_PROVIDER = _stand_in
-        elif isinstance(provider, TracerProvider):
-            _add(provider)
+
+
+def _made_before(*classes: type[Any]) -> list[Any]:
+    """The instances that there are. Nobody keeps a list of them, but an object refers to its class."""
+    kinds = list(classes)
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    return [each for each in gc.get_referrers(*kinds) if isinstance(each, classes)]
 
 
 def _watch(provider_class: type[TracerProvider]) -> None:
@@ -59,11 +71,14 @@ def _watch(provider_class: type[TracerProvider]) -> None:
     provider_class.__init__ = init  # type: ignore[method-assign]
 
 
-def _add(provider: TracerProvider) -> None:
-    # A mark on the provider itself: an id could be reused by a later provider, which would then stay unseen.
-    if not getattr(provider, "_spanchain_listens", False):
-        provider._spanchain_listens = True  # type: ignore[attr-defined]
-        provider.add_span_processor(_processor)
+def _add(each: Any) -> None:
+    """Make a provider report; or, as a provider may be gone before its tracers, a tracer."""
+    # Both have one object for all their processors. It is public on the tracer only; without it we hear some spans twice.
+    holder = getattr(each, "span_processor", None) or getattr(each, "_active_span_processor", each)
+    # A mark on the holder itself: an id could be reused by a later one, which would then stay unseen.
+    if not getattr(holder, "_spanchain_listens", False):
+        holder._spanchain_listens = True
+        holder.add_span_processor(_processor)
 
 
 def _make_processor(capture_of: CaptureOf) -> Any:
@@ -73,13 +88,14 @@ def _make_processor(capture_of: CaptureOf) -> Any:
         """Hands spans to the run that owns the context in which they start."""
 
         def __init__(self) -> None:
-            self._owners: dict[int, Capture] = {}
+            # Weak, for spans that never end: they would keep the whole trace of their run.
+            self._owners: WeakValueDictionary[int, Capture] = WeakValueDictionary()
 
         def on_start(self, span: Span, parent_context: Any = None) -> None:
             capture = capture_of()
-            if capture is not None and span.context is not None:
+            if capture is not None and span.context is not None and span.context.span_id not in self._owners:
                 self._owners[span.context.span_id] = capture
-                capture.foreign_started(span)
+                capture.foreign_started(span, context=parent_context)
 
         def on_end(self, span: ReadableSpan) -> None:
             capture = self._owners.pop(span.context.span_id, None) if span.context else None

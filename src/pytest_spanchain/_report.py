@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import _render
 from ._model import SpanTree
+from ._render.terminal import Line
 from ._trace import Trace
 from ._verdict import Verdict
 
@@ -30,13 +31,16 @@ def report(
         verbosity: pytest's ``-v`` count; 2 shows everything.
         color: whether the terminal shows colour.
     """
-    extra = [f"error: {error}" for error in verdict.errors]
-    extra += [f"refused live call: {attempt.target} at {attempt.site}" for attempt in verdict.attempts]
-    extra += [f"note: {note}" for note in verdict.notes]
+    reasons = [f"error: {error}" for error in verdict.errors]
+    reasons += [f"refused live call: {attempt.target} at {attempt.site}" for attempt in verdict.attempts]
+    drift = verdict.compared and any(deviation.failing for deviation in verdict.deviations)
+    lead, *reasons = reasons if reasons and not drift else ["", *reasons]
+    lead, _, rest = lead.partition("\n")
+    extra = [*([rest] if rest else []), *reasons, *(f"note: {note}" for note in verdict.notes)]
     if verdict.aside is not None:
         extra.append(f"note: this recording was not accepted; it is kept at {_shown(verdict.aside, root)}")
     commands: Sequence[tuple[str, str]] = [("accept", accept), ("look closer", closer)] if verdict.deviations else []
-    return _render.report(
+    lines = _render.report(
         verdict.deviations,
         golden=verdict.golden or SpanTree(),
         live=verdict.live,
@@ -46,6 +50,9 @@ def report(
         verbosity=verbosity,
         color=color,
     )
+    if lead:  # a summary of many tests shows the first line only: it has to say why
+        lines[0] = Line(f"spanchain: {lead}", "head", whole=True).render(color=color, width=0)
+    return lines
 
 
 def explain(left: Trace, right: Trace, *, verbosity: int = 0) -> list[str]:

@@ -83,7 +83,7 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
             return
         lines = report(self.verdict, accept="use mode='rewrite' once", closer="cassette.deviations")
         text = "\n".join(lines)
-        raise RecordingError(text) if self.verdict.errors and not self.verdict.replayed else DeviationError(text)
+        raise RecordingError(text) if self.verdict.errors and not self.verdict.compared else DeviationError(text)
 
     async def __aenter__(self) -> CassetteHandle:
         return self.__enter__()

@@ -24,7 +24,7 @@ class Verdict:
         attempts: refused attempts to leave the process.
         errors: what else fails the run, e.g. a value that cannot be recorded.
         notes: what the reader should know.
-        replayed: whether a cassette was replayed.
+        replayed: whether recorded answers were served.
         recorded: whether a cassette was written.
         live_calls: exchanges that really happened, and attempts at it.
         aside: where the recording of a failing test was kept.
@@ -45,7 +45,12 @@ class Verdict:
     aside: Path | None = None
 
     @property
+    def compared(self) -> bool:
+        """Whether the golden trace was the judge; not where the rest of it was recorded in this run."""
+        return self.replayed and not (self.mode is RecordMode.NEW_EPISODES and self.live_calls)
+
+    @property
     def failing(self) -> bool:
         """Whether the test must fail."""
-        drift = self.replayed and not self.recorded and any(deviation.failing for deviation in self.deviations)
+        drift = self.compared and any(deviation.failing for deviation in self.deviations)
         return bool(drift or self.attempts or self.errors)

@@ -1,12 +1,15 @@
 """The door to the terminal: ``spanchain verify``, ``show`` and ``diff``. Imports no project code.
 
 Exit status: 0 clean, 1 a verdict fails (or, for ``diff``, the traces differ), 2 wrong usage, 3 a file cannot be read.
+If the reader of the output leaves (``| head``), so do we, with the status that a shell gives to a broken pipe.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from . import _store
-from .errors import CassetteError, CassetteUnreadable
+from .errors import CassetteError, CassetteMissing, CassetteUnreadable
 
 CLEAN, FAILS, USAGE, UNREADABLE = 0, 1, 2, 3
+READER_GONE = 128 + 13  # SIGPIPE
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
-    status: int = arguments.command(arguments, parser)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever it can not show is better escaped than a traceback
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status: int = arguments.command(arguments, parser)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered would fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
     return status
 
 
@@ -74,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    checked = [_check(path) for given in arguments.paths for path in _cassettes(given, parser)]
+    paths = dict.fromkeys(path for given in arguments.paths for path in _cassettes(given, parser))
+    checked = [_check(path) for path in paths]
     if arguments.json:
         print(json.dumps({"cassettes": [_as_json(one) for one in checked]}, indent=2))
     else:
@@ -86,13 +99,24 @@ def _verify(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> i
 
 
 def _cassettes(given: Path, parser: argparse.ArgumentParser) -> Iterator[Path]:
-    if not given.is_dir():
+    from ._render.terminal import escape
+
+    if not os.path.isdir(given):
         yield given
         return
-    found = sorted(path for path in given.rglob("*.yaml") if not path.name.startswith("."))
+
+    def refuse(error: OSError) -> None:
+        parser.exit(UNREADABLE, f"spanchain: {escape(error.filename)}: cannot be read: {error.strerror}\n")
+
+    found = [
+        Path(folder, name)
+        for folder, _, names in os.walk(given, onerror=refuse)
+        for name in names
+        if name.endswith(".yaml") and not name.startswith(".")
+    ]
     if not found:
         parser.error(f"{given} holds no cassettes (*.yaml)")
-    yield from found
+    yield from sorted(found)
 
 
 def _check(path: Path) -> Checked:
@@ -101,7 +125,7 @@ def _check(path: Path) -> Checked:
     shown = str(path)
     try:
         verdicts = _chain.judge(_codec.loads(_store.read(path), path=shown), path=shown)
-    except CassetteUnreadable as error:
+    except (CassetteMissing, CassetteUnreadable) as error:
         return Checked(shown, "unreadable", "unknown", None, None, None, UNREADABLE, error)
     problem = verdicts.integrity or verdicts.completeness
     cassette = verdicts.cassette
@@ -192,4 +216,4 @@ def _refused(error: CassetteError) -> int:
     from ._render.terminal import escape
 
     print("\n".join(escape(line) for line in f"spanchain: {error}".splitlines()), file=sys.stderr)
-    return UNREADABLE if isinstance(error, CassetteUnreadable) else FAILS
+    return UNREADABLE if isinstance(error, (CassetteMissing, CassetteUnreadable)) else FAILS

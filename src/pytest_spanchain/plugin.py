@@ -1,4 +1,4 @@
-"""The door to pytest: markers, fixtures, the life of a run around a test, and its report.
+"""The door to pytest: options, fixtures, and the life of a run around a test.
 
 Invariants:
 
@@ -9,28 +9,22 @@ Invariants:
 
 from __future__ import annotations
 
-import os
-import shlex
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from copy import deepcopy
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from . import _options, _settings
+from . import _items, _options, _settings, _testreport
 from .errors import CassetteError, LiveCallError, MissError, RunClosedError, UsageError
 
 if TYPE_CHECKING:
-    from ._model import Deviation
-    from ._run import Hooks, Run
+    from ._run import Run
     from ._trace import CassetteHandle
     from ._verdict import Verdict
 
-MARKER = "cassette"
 FIXTURE_PLUGIN = "spanchain-cassette-fixture"
 
 
@@ -85,10 +79,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker and the fixture, and check what the ini file says."""
     names = ", ".join(f"{name}=..." for name in _settings.SETTING_NAMES)
-    config.addinivalue_line(
-        "markers",
-        f"{MARKER}({names}): record model and tool I/O of this test once, replay it, compare the span tree",
-    )
+    what = "record model and tool I/O of this test once, replay it, compare the span tree"
+    marker = f"{_items.MARKER}({names}): {what}"
+    config.addinivalue_line("markers", marker)
     config.stash[CURRENT_ITEM] = None
     try:
         _options.check_ini(config)
@@ -96,8 +89,9 @@ def pytest_configure(config: pytest.Config) -> None:
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
     plugins = config.pluginmanager
-    plugins.register(_SessionLine(config), "spanchain-session-line")
-    if not any(hasattr(plugin, MARKER) for plugin in plugins.get_plugins()):
+    plugins.register(_testreport.SessionLine(config, marker=marker), "spanchain-session-line")
+    namesakes = [getattr(plugin, _items.MARKER, None) for plugin in plugins.get_plugins()]
+    if all(found is None or isinstance(found, ModuleType) for found in namesakes):
         plugins.register(_CassetteFixture(), FIXTURE_PLUGIN)
 
 
@@ -114,59 +108,14 @@ def pytest_configure_node(node: Any) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse wrong settings and two tests on one cassette, before anything runs."""
-    marked = [item for item in items if _is_marked(item)]
-    problems = []
-    for item in marked:
-        try:
-            _resolve(item, fixture={})
-        except UsageError as error:
-            problems.append(f"{item.nodeid}: {error}")
-    problems = problems or _shared_paths(marked, config)
+    problems = "\n".join(_items.problems(filter(_items.is_marked, items), said=config.stash[SAID]))
+    if problems and not hasattr(config, "workerinput"):
+        raise pytest.UsageError(problems)
     if problems:
-        raise pytest.UsageError("\n".join(dict.fromkeys(problems)))
-
-
-def _shared_paths(items: Sequence[pytest.Item], config: pytest.Config) -> list[str]:
-    from . import _store
-
-    owners: dict[str, str] = {}
-    problems = []
-    for item in items:
-        directory = config.rootpath / _resolve(item, fixture={}).directory
-        path = str(_store.cassette_path(directory, item.nodeid)).casefold()
-        owner = owners.setdefault(path, item.nodeid)
-        if owner != item.nodeid:
-            problems.append(f"{item.nodeid} and {owner} would share the cassette {path}: rename one of them")
-    return problems
-
-
-def _is_marked(item: pytest.Item) -> bool:
-    return item.get_closest_marker(MARKER) is not None or "spanchain" in getattr(item, "fixturenames", ())
-
-
-def _resolve(item: pytest.Item, *, fixture: Mapping[str, Any]) -> _settings.Settings:
-    said = item.config.stash[SAID]
-    return _settings.resolve(
-        marker=_marker_kwargs(item),
-        cli_mode=said.typed,
-        fixture=fixture,
-        ini=_options.ini_settings(item.config, mode=said.committed),
-        ci=_options.under_ci(),
-    )
-
-
-def _marker_kwargs(item: pytest.Item) -> dict[str, Any]:
-    """Keyword arguments of all cassette markers; lists add up, otherwise the nearest wins."""
-    merged: dict[str, Any] = {}
-    for marker in reversed(list(item.iter_markers(MARKER))):
-        if marker.args:
-            raise UsageError(f"marker cassette takes keyword arguments only, not {', '.join(map(repr, marker.args))}")
-        for name, value in marker.kwargs.items():
-            outer = merged.get(name)
-            if isinstance(outer, (list, tuple)) and isinstance(value, (list, tuple)):
-                value = [*outer, *value]
-            merged[name] = value
-    return merged
+        # An xdist worker that ended here would take the reason with it; a failed collection reaches the controller.
+        failed = pytest.CollectReport(nodeid="spanchain", outcome="failed", longrepr=problems, result=[])
+        config.hook.pytest_collectreport(report=failed)
+        items.clear()
 
 
 # --- the life of a run -------------------------------------------------------------------------------------------
@@ -193,7 +142,7 @@ def _spanchain_run(request: pytest.FixtureRequest, spanchain_config: Mapping[str
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """Make the run's start the first of the test's fixtures, and keep the setup in its context."""
-    if not _is_marked(item):
+    if not _items.is_marked(item):
         return (yield)
     item.config.stash[CURRENT_ITEM] = item
     names = getattr(item, "fixturenames", None)
@@ -229,7 +178,7 @@ def pytest_fixture_setup(
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Run the body in the run, then judge a replay here; a recording is judged with the test's report."""
-    if not _is_marked(item):
+    if not _items.is_marked(item):
         return (yield)
     active = item.stash.get(ACTIVE, None) or _start(item, {})  # an item without fixtures, e.g. of another plugin
     run = active.run
@@ -264,16 +213,16 @@ def pytest_runtest_makereport(
     skipped = report.skipped and not hasattr(report, "wasxfail")
     verdict = _judge(item, active, passed=report.passed and active.subtests_passed, keep=not skipped)
     if report.failed and call.excinfo is not None and call.excinfo.value is active.failure:
-        _color(item, active, report)
+        _testreport.colour(item, active.run, report)
     elif report.passed and active.subtests_passed and verdict.failing:
-        report.outcome, report.longrepr = "failed", "\n".join(_lines(item, active))
+        report.outcome, report.longrepr = "failed", "\n".join(_testreport.lines(item, active.run))
         vars(report).pop("wasxfail", None)
     elif report.failed and verdict.failing:
-        _add_section(report, "\n".join(_lines(item, active)))
+        _testreport.add_section(report, "\n".join(_testreport.lines(item, active.run)))
     elif report.failed and verdict.aside is not None:
-        _add_section(report, f"the recording was kept at {verdict.aside}")
+        _testreport.add_section(report, f"the recording was kept at {verdict.aside}")
     # Extra attributes travel with the report from an xdist worker to the controller.
-    vars(report)["spanchain"] = _counts(item, active, compared=not skipped)
+    vars(report)["spanchain"] = _testreport.counts(item, active.run, skipped=skipped)
     return report
 
 
@@ -293,54 +242,35 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
         return (yield)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """An interrupt leaves a test without teardown; pytest makes up for it here."""
+    item = session.config.stash.get(CURRENT_ITEM, None)
+    return (yield) if item is None else (yield from pytest_runtest_teardown(item))
+
+
 def _start(item: pytest.Item, fixture: object) -> Active:
     from . import _run, _store, boundaries
+    from ._relay import Relay
 
     if not isinstance(fixture, Mapping):
         pytest.fail(f"fixture spanchain_config returns a mapping, not {fixture!r}", pytrace=False)
-    stack = ExitStack()
+    stack, relay = ExitStack(), Relay(item)
     try:
-        settings = _resolve(item, fixture=fixture)
+        settings = _items.resolve(item, said=item.config.stash[SAID], fixture=fixture)
         run = _run.open_run(
             nodeid=item.nodeid,
             path=_store.cassette_path(item.config.rootpath / settings.directory, item.nodeid),
             settings=settings,
-            hooks=_hooks(item),
-            command=_command(item, f"{_options.OPTION}=once"),
+            hooks=relay.hooks(),
+            command=_items.command(item, f"{_options.OPTION}=once"),
         )
+        relay.report_to(run.note_error)
         stack.enter_context(boundaries.around(run))
     except UsageError as error:
         pytest.fail(f"spanchain: {error}", pytrace=False)
     active = item.stash[ACTIVE] = Active(run, stack, context=ExitStack())
     return active
-
-
-def _hooks(item: pytest.Item) -> Hooks:
-    from ._run import Hooks
-
-    relay, given = item.ihook, {"config": item.config, "nodeid": item.nodeid}
-
-    # Hooks change a copy in place, as pytest's own do, so that those of several conftests add up.
-    def normalise(kind: str, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        copy = deepcopy(dict(request))
-        relay.pytest_spanchain_normalise(**given, kind=kind, name=name, request=copy)
-        return copy
-
-    def redact(kind: str, part: Mapping[str, Any]) -> Mapping[str, Any]:
-        copy = deepcopy(dict(part))
-        relay.pytest_spanchain_redact(**given, kind=kind, part=copy)
-        return copy
-
-    def deviations(found: tuple[Deviation, ...]) -> tuple[Deviation, ...]:
-        copy = list(found)
-        relay.pytest_spanchain_deviations(**given, deviations=copy)
-        return tuple(copy)
-
-    return Hooks(
-        normalise=normalise if relay.pytest_spanchain_normalise.get_hookimpls() else None,
-        redact=redact if relay.pytest_spanchain_redact.get_hookimpls() else None,
-        deviations=deviations if relay.pytest_spanchain_deviations.get_hookimpls() else None,
-    )
 
 
 def _judge(item: pytest.Item, active: Active, *, passed: bool, keep: bool = True) -> Verdict:
@@ -362,7 +292,7 @@ def _judge(item: pytest.Item, active: Active, *, passed: bool, keep: bool = True
 
 def _fail(item: pytest.Item, active: Active) -> NoReturn:
     try:
-        pytest.fail("\n".join(_lines(item, active)), pytrace=False)
+        pytest.fail("\n".join(_testreport.lines(item, active.run)), pytrace=False)
     except pytest.fail.Exception as failure:
         active.failure = failure
         raise failure from None  # the report says what led to it
@@ -384,116 +314,6 @@ def _is_ours(error: BaseException) -> bool:
         seen.add(id(current))
         current = current.__cause__ or current.__context__
     return False
-
-
-# --- reports -----------------------------------------------------------------------------------------------------
-
-
-def _lines(item: pytest.Item, active: Active, *, color: bool = False) -> list[str]:
-    from ._report import report
-
-    if active.run.refusal is not None:
-        return str(active.run.refusal).splitlines()
-    assert active.run.verdict is not None
-    return report(
-        active.run.verdict,
-        accept=_command(item, f"{_options.OPTION}=rewrite"),
-        closer=_command(item, "-vv"),
-        root=item.config.rootpath,
-        verbosity=item.config.get_verbosity(),
-        color=color,
-    )
-
-
-def _command(item: pytest.Item, option: str) -> str:
-    """What to type, where the user is, to run only this test."""
-    path, separator, names = item.nodeid.partition("::")
-    with suppress(ValueError):  # on another drive
-        path = Path(os.path.relpath(item.config.rootpath / path, item.config.invocation_params.dir)).as_posix()
-    return f"pytest {shlex.quote(path + separator + names)} {option}"
-
-
-def _add_section(report: pytest.TestReport, text: str) -> None:
-    add = getattr(report.longrepr, "addsection", None)
-    if add is not None:
-        add("spanchain", text)
-    else:
-        report.sections.append(("spanchain", text))
-
-
-def _color(item: pytest.Item, active: Active, report: pytest.TestReport) -> None:
-    reporter = item.config.pluginmanager.get_plugin("terminalreporter")  # there is none in an xdist worker
-    if reporter is not None and getattr(item.config.get_terminal_writer(), "hasmarkup", False):
-        plain, colored = (_lines(item, active, color=color) for color in (False, True))
-        report.longrepr = _Words("\n".join(plain), colored="\n".join(colored))  # type: ignore[assignment]
-
-
-class _Words:
-    """A failure in words: coloured on the terminal, plain wherever else reports go."""
-
-    def __init__(self, plain: str, *, colored: str) -> None:
-        self._plain = plain
-        self._colored = colored
-        self.reprcrash = SimpleNamespace(message=plain.partition("\n")[0])
-
-    def __str__(self) -> str:
-        return self._plain
-
-    def toterminal(self, writer: Any) -> None:
-        """Write to a terminal, or to a file that stands in for one."""
-        writer.line(self._colored if writer.hasmarkup else self._plain)
-
-
-def _counts(item: pytest.Item, active: Active, *, compared: bool) -> dict[str, Any]:
-    """What the session line counts of one test: it was replayed, recorded, or neither."""
-    verdict = active.run.verdict
-    assert verdict is not None
-    changed = verdict.recorded and (verdict.deviations or verdict.notes)
-    replayed = verdict.replayed and not verdict.recorded and compared
-    return {
-        "replayed": int(replayed),
-        "recorded": int(verdict.recorded),
-        "live": verdict.live_calls,
-        "unverified": int(not (replayed or verdict.recorded)),
-        "changes": "\n".join(_lines(item, active)) if changed else "",
-    }
-
-
-class _SessionLine:
-    """Adds up the tests of a session, whichever process they ran in, and says so at its end."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._counts = {"replayed": 0, "recorded": 0, "live": 0, "unverified": 0}
-        self._changes: list[str] = []
-        self._remarks: list[str] = []
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Look for others that react to our marker, or take the same tests."""
-        marked = [item for item in session.items if _is_marked(item)]
-        ours = [line for line in self._config.getini("markers") if line.partition("(")[0].partition(":")[0] == MARKER]
-        if marked and len(ours) > 1:
-            self._remarks.append(f"another plugin reacts to the marker, too: {'; '.join(ours[:-1])}")
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test once; an attempt that is run again only counts what it cost."""
-        counts = getattr(report, "spanchain", None)
-        if counts is None:
-            return
-        for name in self._counts:
-            if name == "live" or str(report.outcome) != "rerun":
-                self._counts[name] += counts[name]
-        if counts["changes"]:
-            self._changes.append(counts["changes"])
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """What re-recordings changed, and one line a session."""
-        if not any(self._counts.values()):
-            return
-        for line in (*self._changes, *(f"spanchain: {remark}" for remark in self._remarks)):
-            terminalreporter.write_line(line)
-        counted = ", ".join(f"{count} {name}" for name, count in self._counts.items())
-        terminalreporter.write_line(f"spanchain: {counted}")
 
 
 def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> list[str] | None:

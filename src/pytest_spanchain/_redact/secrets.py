@@ -167,7 +167,8 @@ def spellings(secret: str) -> list[str]:
     """Every form of a secret that is looked for, longest first."""
     raw = secret.encode("utf-8", "surrogatepass")
     forms = {secret, raw.hex(), raw.hex().upper()}
-    for text in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+    quoted = (json.dumps(secret), json.dumps(secret, ensure_ascii=False), repr(secret), ascii(secret), repr(raw)[1:])
+    for text in (secret, *(form[1:-1] for form in quoted)):
         forms |= {text, json.dumps(text)[1:-1], text.replace("/", "\\/")}
     for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
         forms |= {encoded, re.sub(r"%..", lambda found: found.group().lower(), encoded)}

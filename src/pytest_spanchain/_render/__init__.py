@@ -83,7 +83,7 @@ def report(
     notes = [_note(deviation) for deviation in deviations if not deviation.failing]
     lines += _limited(notes, room.notes, "note", full_at="-vv")
     texts = [part for text in extra for part in text.split("\n")]
-    lines += _limited([Line(text) for text in texts], room.extra, "line", full_at="-vv")
+    lines += _limited([Line(text, whole=True) for text in texts], room.extra, "line", full_at="-vv")
     lines += _footer(cassette, commands)
     return [line.render(color=color, width=width) for line in lines]
 

@@ -1,0 +1,86 @@
+"""What a test item says of its run: whether it is marked, its settings, and the command that runs it alone."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import _options, _settings
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    import pytest
+
+MARKER = "cassette"
+FIXTURE = "spanchain"
+
+
+def is_marked(item: pytest.Item) -> bool:
+    """Whether a test has a run: by the marker, or by the fixture whose name is ours alone."""
+    return item.get_closest_marker(MARKER) is not None or FIXTURE in getattr(item, "fixturenames", ())
+
+
+def resolve(item: pytest.Item, *, said: _options.Said, fixture: Mapping[str, Any]) -> _settings.Settings:
+    """The settings of a test's run.
+
+    Args:
+        item: the test.
+        said: what was said about the record mode outside of the tests.
+        fixture: what the ``spanchain_config`` fixture returned.
+
+    Raises:
+        UsageError: for an unknown name or a wrong value, wherever it stands.
+    """
+    return _settings.resolve(
+        marker=_marker_kwargs(item),
+        cli_mode=said.typed,
+        fixture=fixture,
+        ini=_options.ini_settings(item.config, mode=said.committed),
+        ci=_options.under_ci(),
+    )
+
+
+def problems(items: Iterable[pytest.Item], *, said: _options.Said) -> list[str]:
+    """Wrong settings, or else tests that would share a cassette; each once."""
+    found: list[str] = []
+    owners: dict[str, str] = {}
+    shared: list[str] = []
+    for item in items:
+        from . import _store  # only where there is a marked test
+
+        try:
+            directory = item.config.rootpath / resolve(item, said=said, fixture={}).directory
+        except UsageError as error:
+            found.append(f"{item.nodeid}: {error}")
+            continue
+        path = str(_store.cassette_path(directory, item.nodeid)).casefold()
+        owner = owners.setdefault(path, item.nodeid)
+        if owner != item.nodeid:
+            shared.append(f"{item.nodeid} and {owner} would share the cassette {path}: rename one of them")
+    return list(dict.fromkeys(found or shared))
+
+
+def command(item: pytest.Item, option: str) -> str:
+    """What to type, where the user is, to run only this test."""
+    path, separator, names = item.nodeid.partition("::")
+    with suppress(ValueError):  # on another drive
+        path = Path(os.path.relpath(item.config.rootpath / path, item.config.invocation_params.dir)).as_posix()
+    return f"pytest {shlex.quote(path + separator + names)} {option}"
+
+
+def _marker_kwargs(item: pytest.Item) -> dict[str, Any]:
+    """Keyword arguments of all cassette markers; lists add up, otherwise the nearest wins."""
+    merged: dict[str, Any] = {}
+    for marker in reversed(list(item.iter_markers(MARKER))):
+        if marker.args:
+            raise UsageError(f"marker cassette takes keyword arguments only, not {', '.join(map(repr, marker.args))}")
+        for name, value in marker.kwargs.items():
+            outer = merged.get(name)
+            if isinstance(outer, (list, tuple)) and isinstance(value, (list, tuple)):
+                value = [*outer, *value]
+            merged[name] = value
+    return merged

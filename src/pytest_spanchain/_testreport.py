@@ -1,0 +1,120 @@
+"""How a verdict gets into pytest's reports, and the line that adds up a session."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from . import _options
+from ._items import MARKER, command
+
+if TYPE_CHECKING:
+    import pytest
+
+    from ._run import Run
+
+
+def lines(item: pytest.Item, run: Run, *, color: bool = False) -> list[str]:
+    """Why a run fails, or what a re-recording changed."""
+    from ._report import report
+
+    if run.refusal is not None:
+        return str(run.refusal).splitlines()
+    assert run.verdict is not None
+    return report(
+        run.verdict,
+        accept=command(item, f"{_options.OPTION}=rewrite"),
+        closer=command(item, "-vv"),
+        root=item.config.rootpath,
+        verbosity=item.config.get_verbosity(),
+        color=color,
+    )
+
+
+def add_section(report: pytest.TestReport, text: str) -> None:
+    """Say something beside a failure that is not ours."""
+    add = getattr(report.longrepr, "addsection", None)
+    if add is not None:
+        add("spanchain", text)
+    else:
+        report.sections.append(("spanchain", text))
+
+
+def colour(item: pytest.Item, run: Run, report: pytest.TestReport) -> None:
+    """Colour a failure that is ours where the terminal shows colour."""
+    reporter = item.config.pluginmanager.get_plugin("terminalreporter")  # there is none in an xdist worker
+    if reporter is not None and getattr(item.config.get_terminal_writer(), "hasmarkup", False):
+        plain, colored = (lines(item, run, color=color) for color in (False, True))
+        report.longrepr = _Words("\n".join(plain), colored="\n".join(colored))  # type: ignore[assignment]
+
+
+def counts(item: pytest.Item, run: Run, *, skipped: bool) -> dict[str, Any]:
+    """What the session line counts of one test: it was replayed, recorded, or neither."""
+    verdict = run.verdict
+    assert verdict is not None
+    changed = verdict.recorded and (verdict.deviations or verdict.notes)
+    replayed = verdict.compared and not skipped
+    return {
+        "replayed": int(replayed),
+        "recorded": int(verdict.recorded),
+        "live": verdict.live_calls,
+        "unverified": int(not (replayed or verdict.recorded)),
+        "changes": "\n".join(lines(item, run)) if changed else "",
+    }
+
+
+class _Words:
+    """A failure in words: coloured on the terminal, plain wherever else reports go."""
+
+    def __init__(self, plain: str, *, colored: str) -> None:
+        self._plain = plain
+        self._colored = colored
+        self.reprcrash = SimpleNamespace(message=plain.partition("\n")[0])
+
+    def __str__(self) -> str:
+        return self._plain
+
+    def toterminal(self, writer: Any) -> None:
+        """Write to a terminal, or to a file that stands in for one."""
+        writer.line(self._colored if writer.hasmarkup else self._plain)
+
+
+class SessionLine:
+    """Adds up the tests of a session, whichever process they ran in, and says so at its end.
+
+    Args:
+        config: the pytest config.
+        marker: our own line about the marker.
+    """
+
+    def __init__(self, config: pytest.Config, *, marker: str) -> None:
+        self._config = config
+        self._marker = marker
+        self._counts = {"replayed": 0, "recorded": 0, "live": 0, "unverified": 0}
+        self._changes: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count a test once; an attempt that is run again only counts what it cost."""
+        counts = getattr(report, "spanchain", None)
+        if counts is None:
+            return
+        for name in self._counts:
+            if name == "live" or str(report.outcome) != "rerun":
+                self._counts[name] += counts[name]
+        if counts["changes"]:
+            self._changes.append(counts["changes"])
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """What re-recordings changed, who else reacts to our marker, and one line a session."""
+        if not any(self._counts.values()):
+            return
+        for line in (*self._changes, *self._rivals()):
+            terminalreporter.write_line(line)
+        counted = ", ".join(f"{count} {name}" for name, count in self._counts.items())
+        terminalreporter.write_line(f"spanchain: {counted}")
+
+    def _rivals(self) -> list[str]:
+        """Here and not at collection, which an xdist controller leaves to its workers."""
+        registered = [line for line in self._config.getini("markers") if line != self._marker]
+        others = [line for line in registered if line.partition("(")[0].partition(":")[0].strip() == MARKER]
+        return [f"spanchain: another plugin (or the ini file) has the marker, too: {line}" for line in others]

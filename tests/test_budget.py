@@ -1,0 +1,120 @@
+"""What the plugin costs those who do not use it: no heavy import, no fixture, no module patched."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from project import Project
+
+HEAVY = ("yaml", "opentelemetry", "deepdiff", "httpx", "httpx2", "openai", "anthropic", "pydantic")
+OURS_LATE = ("_run", "_store", "_codec", "_compare", "_render", "boundaries", "_trace", "_relay")
+"""Rooms of the package that only a marked test needs."""
+
+CONFTEST = """
+import json, pathlib, sys
+
+def pytest_unconfigure(config):
+    seen = {"modules": sorted(sys.modules), "finders": [type(finder).__name__ for finder in sys.meta_path]}
+    pathlib.Path(__file__).with_name("seen.json").write_text(json.dumps(seen))
+"""
+PLAIN = """
+import socket, threading
+
+def test_plain(request):
+    assert request.fixturenames == ["request"]
+    assert "spanchain" not in threading.Thread.start.__module__
+    assert "spanchain" not in socket.socket.connect.__class__.__module__
+
+def test_another(tmp_path):
+    assert tmp_path.exists()
+"""
+
+
+@pytest.fixture
+def bare(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project of unmarked tests that says at its end what was imported."""
+    if sys.dont_write_bytecode:
+        monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(pytester.path.parent / "bytecode"))
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
+    pytester.makeini("[pytest]\n")
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(PLAIN)
+    return pytester
+
+
+def seen(bare: pytest.Pytester, *args: str) -> set[str]:
+    """The modules at the end of a session; nothing may hide behind a finder of ours either."""
+    file = bare.path / "seen.json"
+    file.unlink(missing_ok=True)
+    result = bare.runpytest_subprocess("-p", "no:cacheprovider", *args)
+    assert result.ret == 0, result.stdout.str()
+    found = json.loads(file.read_text())
+    assert "_Watcher" not in found["finders"]
+    return set(found["modules"])
+
+
+def heavy(modules: set[str]) -> set[str]:
+    """Those that only a marked test may import."""
+    late = {f"pytest_spanchain.{name}" for name in OURS_LATE}
+    return {name for name in modules if name in HEAVY or name in late or name.startswith("opentelemetry.")}
+
+
+@pytest.mark.parametrize("args", [("--collect-only",), ()], ids=["collecting", "running"])
+def test_alone_it_imports_nothing_heavy(
+    bare: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    without = seen(bare, *args)
+    with_us = seen(bare, "-p", "pytest_spanchain.plugin", *args)
+    assert "pytest_spanchain.plugin" in with_us - without
+    assert heavy(with_us) == set()
+    # And of the rest, only what is ours: a standard library module more would be a millisecond more.
+    others = {name for name in with_us - without if not name.startswith("pytest_spanchain")}
+    assert len(others) <= 5, others
+
+
+def test_among_all_installed_plugins_it_imports_nothing_heavy(bare: pytest.Pytester) -> None:
+    fair = ("-p", "no:hypothesispytest", "-W", "ignore")
+    with_us = seen(bare, *fair, "-o", "asyncio_default_fixture_loop_scope=function")
+    assert "pytest_spanchain.plugin" in with_us
+    without = seen(bare, *fair, "-p", "no:spanchain", "-o", "asyncio_default_fixture_loop_scope=function")
+    assert "pytest_spanchain.plugin" not in without
+    assert heavy(with_us) - heavy(without) == set()
+
+
+def test_a_marked_test_that_is_not_selected_imports_nothing_heavy(
+    bare: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    marked = "import pytest\n\n@pytest.mark.cassette\ndef test_marked(spanchain): ...\n"
+    bare.makepyfile(test_marked=marked)
+    deselected = seen(bare, "-p", "pytest_spanchain.plugin", "-k", "plain")
+    assert heavy(deselected) <= {"pytest_spanchain._store", "pytest_spanchain._codec"}
+    # The counter-proof: this test can see what a marked test imports.
+    recorded = seen(bare, "-p", "pytest_spanchain.plugin", "--record-mode=once")
+    assert {"opentelemetry.sdk.trace", "pytest_spanchain._run"} <= heavy(recorded)
+
+
+def test_unmarked_tests_beside_marked_ones_get_no_fixture(project: Project) -> None:
+    project.write(
+        """
+@pytest.mark.cassette
+def test_marked(request):
+    assert request.fixturenames[0] == "_spanchain_run"
+    ask("hello")
+
+def test_plain(request):
+    assert not [name for name in request.fixturenames if "spanchain" in name or "cassette" in name]
+    assert ask("live") == "You said: live"
+"""
+    )
+    result = project.record("--setup-show")
+    assert result.outcomes == {"passed": 2}
+    plain = result.out.partition("test_it.py::test_plain")[2]
+    assert "spanchain" not in plain.partition("\n\n")[0]
+    assert result.counts == {"replayed": 0, "recorded": 1, "live": 1, "unverified": 0}
+    assert Path(project.cassettes()[0]).name.startswith("test_marked-")
