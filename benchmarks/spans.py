@@ -2,10 +2,10 @@
 
     python benchmarks/spans.py --agents 1000 --spans 10 --rounds 5
 
-Many asyncio agents open spans at the same time. One process runs them with the SDK and a processor that does nothing, and
-never imports pytest-spanchain; another runs them in a recording run. They take turns, so that whatever slows the machine
-down slows both; the first turn of each is not counted. The figures are medians of the rounds, the ratios medians of the
-ratios within a round. Cassettes go to a temporary directory.
+Many asyncio agents open spans at the same time. One process runs them with the SDK and a processor that does nothing,
+and never imports pytest-spanchain; another runs them in a recording run. They take turns, so that whatever slows the
+machine down slows both; the first turn of each is not counted. The figures are medians of the rounds, the ratios
+medians of the ratios within a round. Cassettes go to a temporary directory.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def table(results: Sequence[tuple[Turn, Turn]], *, agents: int, spans: int) -> s
             f"{'':<34}{'':>12}        {'':>10}        {'of (a)':>8}",
             row("(a) SDK, no-op processor", lambda both: both[0].run),
             row("(b) SDK and recording", lambda both: both[1].run),
-            row("(c) save: redact, chain, write", lambda both: both[1].save),
+            row("(c) redact, seal, write, read back", lambda both: both[1].save),
             row("(b) and (c)", lambda both: both[1].run + both[1].save),
             f"cassette: {size / 1e6:.2f} MB, {size / count:,.0f} bytes/span",
         ]

@@ -14,8 +14,11 @@ from typing import TypeVar
 
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING, EXAMPLES, FORMAT = "README.md", "CONTRIBUTING.md", "examples/README.md", "docs/format.md"
+CHANGELOG = "CHANGELOG.md"
 ADRS = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/adr").glob("*.md")))
-DOCUMENTS = (README, CONTRIBUTING, EXAMPLES, FORMAT, *ADRS)
+_NAMED = (README, CONTRIBUTING, EXAMPLES, CHANGELOG, FORMAT, *ADRS)
+_FOUND = (path.relative_to(ROOT).as_posix() for name in ("docs", "examples") for path in (ROOT / name).rglob("*.md"))
+DOCUMENTS = (*_NAMED, *sorted(set(_FOUND) - set(_NAMED)))
 
 EXCUSED = {
     (README, "skip: not on PyPI before the first release"),
@@ -25,7 +28,11 @@ EXCUSED = {
 
 CHECKED: set[tuple[str, str]] = set()
 
-_BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+# Whatever else Markdown takes for a block: fences that are indented, quoted, longer or of tildes, and indentation.
+_OTHER_BLOCK = re.compile(r"^[ >]*(?:```|~~~)|(?<=\n\n)(?: {4}|\t)(?![-*+] |\d+\. )\S", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`]+)`")
 
@@ -69,10 +76,13 @@ def text_of(document: str) -> str:
 
 def blocks(document: str) -> list[Block]:
     """All blocks of a document, in order."""
-    return [
-        Block(document, found["mark"] or "", found["language"], found["text"])
-        for found in _BLOCK.finditer(text_of(document))
-    ]
+    return taken_apart(text_of(document), document=document)
+
+
+def taken_apart(text: str, *, document: str) -> list[Block]:
+    """All blocks of a text; what looks like a block and cannot be read as one is a block without a mark."""
+    found = [Block(document, one["mark"] or "", one["language"], one["text"]) for one in _BLOCK.finditer(text)]
+    return found + [Block(document, "", "", one.group()) for one in _OTHER_BLOCK.finditer(_BLOCK.sub("", text))]
 
 
 def block(document: str, mark: str) -> Block:

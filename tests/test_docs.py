@@ -336,6 +336,25 @@ def test_every_block_is_checked_or_excused() -> None:
     assert not documents.CHECKED & documents.EXCUSED
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "text\n```python\n1 / 0\n```\n",
+        "text\n\n```\n1 / 0\n```\n",
+        "text\n~~~python\n1 / 0\n~~~\n",
+        "- item\n  ```python\n  1 / 0\n  ```\n",
+        "> ```python\n> 1 / 0\n> ```\n",
+        "````python\n1 / 0\n````\n",
+        "```python title=x\n1 / 0\n```\n",
+        "text\n\n    1 / 0\n",
+        "<!-- example: x -->\n\n```python\n1 / 0\n```\n",
+        "<!-- example: x -->\n```python\n1 / 0\n```\nand\n```python\n1 / 0\n```\n",
+    ],
+)
+def test_a_block_without_a_mark_is_seen_however_it_is_written(text: str) -> None:
+    assert "" in {one.mark for one in documents.taken_apart(text, document=README)}
+
+
 def test_the_gate_finds_the_commands_it_runs() -> None:
     gate = (ROOT / ".ci/run").read_text()
     for name in ("try", "test"):
@@ -343,7 +362,7 @@ def test_the_gate_finds_the_commands_it_runs() -> None:
         assert len(block(README, f"ci: {name}").commands) == 1, "the gate takes the line after the fence"
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     for target in documents.links(document):
         path, _, anchor = target.partition("#")
@@ -353,7 +372,7 @@ def test_links_lead_somewhere(document: str) -> None:
             assert anchor in documents.anchors(file.resolve().relative_to(ROOT).as_posix()), target
 
 
-@pytest.mark.parametrize("document", [CONTRIBUTING, EXAMPLES, FORMAT, *ADRS])
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name != README])
 def test_modules_that_are_named_exist(document: str) -> None:
     for name in re.findall(r"`([\w/]+\.py)`", documents.prose(document)):
         # A path from the root, or the end of one below the root.

@@ -6,6 +6,7 @@ import copy
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import outsider
 from documents import FORMAT, ROOT, block, checks, code, prose, table
-from pytest_spanchain import _canonical, _chain, _codec, _layout, _ledger, _store
+from pytest_spanchain import _canonical, _chain, _codec, _layout, _ledger, _store, _summary
 from pytest_spanchain._codec import limits
 from pytest_spanchain._values import _CONTAINERS, _READERS
 from pytest_spanchain._values.objects import NAMED_SECTIONS
+from pytest_spanchain.errors import CassetteUnreadable
 
 EXAMPLE = block(FORMAT, "cassette: test_price-bfe7c92db530.yaml")
 COMMITTED = sorted((ROOT / "cassettes").rglob("*.yaml"))
@@ -57,8 +60,10 @@ def test_the_verifier_accepts_every_committed_cassette(tmp_path: Path) -> None:
         [sys.executable, script, *COMMITTED], capture_output=True, text=True, check=True, timeout=60
     ).stdout.splitlines()
     assert told == [f"{_store.load(path).head} {path}" for path in COMMITTED]
+    text = COMMITTED[0].read_text(encoding="utf-8")
     broken = tmp_path / "broken.yaml"
-    broken.write_text(COMMITTED[0].read_text().replace("refund", "refuse"))
+    broken.write_text(text.replace('"code": "unset"', '"code": "ok"', 1), encoding="utf-8")
+    assert broken.read_text(encoding="utf-8") != text
     refused = subprocess.run([sys.executable, "-O", script, broken], capture_output=True, text=True, timeout=60)
     assert (refused.returncode, refused.stdout, refused.stderr[:8]) == (1, "", "refused:")
 
@@ -108,7 +113,134 @@ def test_the_verifier_refuses_every_edit_of_the_example() -> None:
 
 @given(PLAIN)
 def test_the_verifier_hashes_like_the_recorder(value: Any) -> None:
-    assert VERIFIER["digest"](b"spanchain/entry/v1", value) == _canonical.digest(_chain.ENTRY_DOMAIN, value)
+    expected = _canonical.digest(_chain.ENTRY_DOMAIN, value)
+    assert VERIFIER["digest"](b"spanchain/entry/v1", value) == expected
+    assert outsider.digest("spanchain/entry/v1", value) == expected
+
+
+# --- an outsider's strict verifier -----------------------------------------------------------------------------------
+
+
+def test_the_outsider_shares_nothing_with_us() -> None:
+    source = (ROOT / "tests/outsider.py").read_text(encoding="utf-8")
+    imported = set(re.findall(r"^(?:from|import) (\S+)", source, re.MULTILINE))
+    assert imported <= sys.stdlib_module_names | {"collections.abc", "yaml"}
+    assert "import" not in re.sub(r"^(?:from|import) .*$", "", source, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_the_outsider_accepts_every_committed_cassette_and_no_edit(path: Path) -> None:
+    data = path.read_bytes()
+    assert outsider.head(data) == _store.load(path).head
+    text = data.decode()
+    lines = text.splitlines(keepends=True)
+    for number in range(len(lines)):
+        left = "".join(lines[:number] + lines[number + 1 :]).encode()
+        assert same_verdict(left) != "accepted" or not lines[number].strip(), f"without line {number + 1}"
+    document = outsider.read(text)
+    leaves = list(places(document))
+    for place in leaves[:: max(1, len(leaves) // 60)]:
+        assert verdict_of(edited(document, place)) == "broken", place
+
+
+def same_verdict(data: bytes) -> str:
+    """What the outsider says of a file; where both can read it, we say the same."""
+    try:
+        outsider.head(data)
+        said = "accepted"
+    except outsider.Refused as refused:
+        said = refused.verdict
+    except yaml.YAMLError:
+        said = "unreadable"
+    try:
+        verdicts = _chain.judge(_codec.loads(data))
+        ours = "broken" if verdicts.integrity else "incomplete" if verdicts.completeness else "accepted"
+    except CassetteUnreadable:
+        ours = "unreadable"
+    assert said == ours
+    return said
+
+
+def verdict_of(document: Any) -> str:
+    """What the outsider says of a document; we say the same."""
+    try:
+        outsider.judge(document)
+        said = "accepted"
+    except outsider.Refused as refused:
+        said = refused.verdict
+    verdicts = _chain.judge(_ledger.Parsed(document))
+    assert said == ("broken" if verdicts.integrity else "incomplete" if verdicts.completeness else "accepted")
+    return said
+
+
+def chained(document: Any) -> Any:
+    """A document whose hashes were computed again by somebody who knows how."""
+    document = copy.deepcopy(document)
+    link = outsider.digest("spanchain/header/v1", document["header"])
+    for entry in document["entries"]:
+        entry.pop("sha256_hash", None)
+        entry["prev_hash"] = link
+        link = entry["sha256_hash"] = outsider.digest("spanchain/entry/v1", entry)
+    return document
+
+
+def test_both_judge_alike_what_a_forger_has_chained_again() -> None:
+    """Only shapes, ids, the tree and the counts are left to tell; the page names them all."""
+    document = _codec.loads(EXAMPLE.text.encode()).document
+    assert verdict_of(chained(document)) == "accepted"
+    said = Counter[str]()
+    for place in places(document):
+        for other in (None, True, 0, -1, 1.5, "", "x", "0" * 16, "1" * 32, [], {}, {"a": 1}, ["a"]):
+            changed = copy.deepcopy(document)
+            holder = changed
+            for key in place[:-1]:
+                holder = holder[key]
+            holder[place[-1]] = other
+            said[verdict_of(chained(changed))] += 1
+    for place in {place[:depth] for place in places(document) for depth in range(1, len(place))}:
+        changed = copy.deepcopy(document)
+        holder = changed
+        for key in place:
+            holder = holder[key]
+        if isinstance(holder, dict):
+            holder["more"] = 1
+            said[verdict_of(chained(changed))] += 1
+            del holder["more"], holder[next(iter(holder))]
+            said[verdict_of(chained(changed))] += 1
+    entries = document["entries"]
+    for seq in range(len(entries)):
+        for changed in (entries[:seq] + entries[seq + 1 :], [*entries[: seq + 1], *entries[seq:]], entries[: seq + 1]):
+            renumbered = [{**entry, "seq": number} for number, entry in enumerate(changed)]
+            if renumbered:
+                said[verdict_of(chained({**document, "entries": renumbered}))] += 1
+    assert min(said[verdict] for verdict in ("accepted", "broken", "incomplete")) > 5
+
+
+DECEPTIVE = st.text(
+    st.sampled_from("ab \\\t\n\x85\xa0\xad\u061c\u200b\u202e\ufeff\uffa0\u3164\U000e0041\U0001f600│#|"), max_size=8
+)
+
+
+@given(st.lists(st.tuples(DECEPTIVE, st.integers(0, 3), st.sampled_from(["span", "tool", "model", "http"]))), DECEPTIVE)
+def test_both_draw_the_same_summary(drawn: list[tuple[str, int, str]], more: str) -> None:
+    document = copy.deepcopy(_codec.loads(EXAMPLE.text.encode()).document)
+    root, close = document["entries"][0], document["entries"][-1]
+    root["payload"]["name"] = more * 20
+    document["header"]["nodeid"] = more * 70
+    close["payload"]["outcome"] = more
+    spans = [root]
+    for number, (name, up, kind) in enumerate(drawn):
+        attributes = {
+            "gen_ai.usage.input_tokens": 10**up if up else True,
+            "gen_ai.usage.output_tokens": 10 ** (up + 13),
+        }
+        status = {"code": ("unset", "ok", "error", "error")[up], "message": name * 13}
+        payload = {"name": name * 13, "attributes": attributes, "status": status}
+        parent = spans[max(0, len(spans) - 1 - up)]["span_id"]
+        spans.append({"kind": kind, "span_id": f"{number:016x}", "parent_span_id": parent, "payload": payload})
+    for entries in (spans, [*spans, close]):
+        document["entries"] = entries
+        assert outsider.summary(document) == _summary.lines(document)
 
 
 @checks(FORMAT, "formulas")

@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from pytest_spanchain import DeviationError, LiveCallError, RunClosedError, use_cassette
+from pytest_spanchain import DeviationError, LiveCallError, RunClosedError, tool, use_cassette
 from recording import Outcome, record, run
 from servers import CountingListener, Json, ModelServer
 
@@ -291,10 +291,6 @@ def test_telemetry_through_httpx_is_refused_and_not_recorded(tmp_path: Path) -> 
     assert outcome.value != "sent"
 
 
-UNCLAIMED = pytest.mark.xfail(
-    strict=True, reason="a caller whose run has ended, or may be one of several, has no guard"
-)
-
 # --- the end -----------------------------------------------------------------------------------------------------
 
 
@@ -345,7 +341,6 @@ def test_httpx_call_that_outlives_its_run(cassette: Path, server: ModelServer) -
     assert server.requests == []
 
 
-@UNCLAIMED
 @pytest.mark.parametrize("name", ["raw_socket", "udp", "lookup", "asyncio", "pool"])
 def test_socket_that_outlives_its_replay(name: str, cassette: Path, listener: CountingListener) -> None:
     """The verdict is given and nothing else replays: what the agent left behind stays inside all the same."""
@@ -357,7 +352,6 @@ def test_socket_that_outlives_its_replay(name: str, cassette: Path, listener: Co
     assert listener.connections == 0
 
 
-@UNCLAIMED
 @pytest.mark.parametrize("mode", ["none", "rewrite"])
 def test_socket_of_an_ended_run_during_the_next_one(
     mode: str, cassette: Path, tmp_path: Path, listener: CountingListener
@@ -374,7 +368,6 @@ def test_socket_of_an_ended_run_during_the_next_one(
     assert attempt.site in str(outcome.failure)
 
 
-@UNCLAIMED
 def test_socket_that_could_belong_to_two_replays(tmp_path: Path, listener: CountingListener) -> None:
     """A thread from before both: neither may be green."""
     for name in ("a", "b"):
@@ -391,7 +384,6 @@ def test_socket_that_could_belong_to_two_replays(tmp_path: Path, listener: Count
         assert block.verdict.failing
 
 
-@UNCLAIMED
 def test_socket_that_could_belong_to_a_replay_or_a_recording(
     cassette: Path, tmp_path: Path, listener: CountingListener
 ) -> None:
@@ -403,7 +395,6 @@ def test_socket_that_could_belong_to_a_replay_or_a_recording(
     assert listener.connections == 0
 
 
-@UNCLAIMED
 def test_all_of_several_replays_must_allow_what_could_be_theirs(tmp_path: Path, listener: CountingListener) -> None:
     for name in ("a", "b"):
         record(tmp_path / f"{name}.yaml", lambda: None)
@@ -462,3 +453,36 @@ def test_report_of_several_attempts_names_each(cassette: Path, listener: Countin
     assert f":{line_of(by_urllib)}" in text
     assert f":{line_of(by_lookup)}" in text
     assert outcome.verdict.live_calls == 2
+
+
+# --- while recording ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["raw_socket", "lookup", "udp"])
+def test_what_a_recording_misses_is_noted(name: str, tmp_path: Path, listener: CountingListener) -> None:
+    """It goes out, once; and the recording says that replay will refuse it, and which line it is."""
+    outcome = record(tmp_path / "c.yaml", lambda: WAYS[name](listener.port))
+    (note,) = outcome.verdict.notes
+    assert f"{HERE}:{line_of(WAYS[name])} in " in note
+    assert "not recorded" in note
+    assert "allow_hosts=" in note
+
+
+def test_what_a_recording_holds_is_not_noted(tmp_path: Path, server: ModelServer) -> None:
+    server.script(lambda request: Json({}))
+
+    @tool
+    def remote() -> None:
+        by_http_client(server.port)
+
+    def agent() -> None:
+        with httpx2.Client(verify=False) as client:
+            client.get(server.url)
+        remote()
+
+    assert record(tmp_path / "c.yaml", agent).verdict.notes == ()
+
+
+def test_what_is_allowed_in_replay_is_not_noted(tmp_path: Path, listener: CountingListener) -> None:
+    outcome = record(tmp_path / "c.yaml", lambda: by_raw_socket(listener.port), allow_hosts=["localhost"])
+    assert outcome.verdict.notes == ()

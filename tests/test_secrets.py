@@ -1,6 +1,6 @@
 """Secrets end to end: planted wherever an agent can drop one, and looked for in every file that a session leaves.
 
-The agent runs on the real SDKs in a pytest of its own process, against a model on loopback that gives every secret back.
+The agent runs on the real SDKs in a pytest of its own process, against a model on loopback that repeats what it hears.
 Names of the variables that hold secrets decide what is known of them: ``SHOP_API_TOKEN`` and the keys of the SDKs are
 known by their names, what ``PLANT_…`` holds only by the place where the agent puts it.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ import pytest
 import yaml
 
 import model_replies
-from model_replies import ToolCall, answer, last_text, tool_results
+from model_replies import ToolCall, answer, last_text
 from project import Project, Result
 from pytest_spanchain import cli
 from servers import Json, ModelServer, Reply, Request, Stream
@@ -108,7 +109,8 @@ def anthropic():
     with Anthropic() as client:
         for content in (TOKEN, f"use a tool with {TOKEN}"):
             messages = [{"role": "user", "content": content}]
-            client.messages.create(model="c", max_tokens=9, messages=messages, system=TOKEN, metadata={"user_id": TOKEN})
+            more = {"system": TOKEN, "metadata": {"user_id": TOKEN}}
+            client.messages.create(model="c", max_tokens=9, messages=messages, **more)
             with client.messages.stream(model="c", max_tokens=9, messages=messages) as events:
                 events.get_final_message()
 
@@ -189,15 +191,21 @@ def test_everything():
 
 def careless(request: Request) -> Reply:
     """A model that repeats what it was told, in pieces if it streams, and gives away a secret of its own."""
-    token = KNOWN["SHOP_API_TOKEN"]
+    token = os.environ["SHOP_API_TOKEN"]
     if "/v1/" not in request.path:
-        body = {"echo": str(request.body), "header": request.headers.get("x-auth-token"), "access_token": PLACED["PLANT_ANSWER"]}
+        body = {
+            "echo": str(request.body),
+            "header": request.headers.get("x-auth-token"),
+            "access_token": PLACED["PLANT_ANSWER"],
+        }
         headers = {"x-api-key": PLACED["PLANT_ANSWER"], "set-cookie": f"id={PLACED['PLANT_ANSWER']}"}
         return Json(body, headers=headers)
     if request.path.endswith("embeddings") and "fail" in request.body["input"]:
         return Json({"error": {"message": f"bad input {token}", "type": "bad"}}, status=422)
     said = last_text(request)
-    wants = [ToolCall("log_in", {"note": f"the {token}", "password": PLACED["PLANT_BODY"]})] if "use a tool" in said else []
+    wants = (
+        [ToolCall("log_in", {"note": f"the {token}", "password": PLACED["PLANT_BODY"]})] if "use a tool" in said else []
+    )
     header = PLACED["PLANT_HEADER"] if "header" in said else ""
     reply = answer(request, f"You said {said} and {token}{header}.", tools=wants)
     if isinstance(reply, Stream):
@@ -330,6 +338,7 @@ DRIFTS = {
     "another attribute": ("span('a', note='x')", "span('a', note=TOKEN, **{TOKEN: 1})"),
 }
 
+
 def test_no_secret_is_left_anywhere_and_another_one_replays(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     write(shop, {name: before for name, (before, _) in DRIFTS.items()}, also=EVERYTHING)
     recorded = run(shop, "--record-mode=once")
@@ -348,9 +357,9 @@ def test_no_secret_is_left_anywhere_and_another_one_replays(shop: Project, monke
     assert spans == ["log in with [redacted]"]
 
     # Later: other secrets, another machine, and tests that have changed.
-    others = {name: value[::-1].swapcase() for name, value in {**KNOWN, **PLACED}.items()}
+    others = {f"new {name}": value[::-1].swapcase() for name, value in {**KNOWN, **PLACED}.items()}
     for name, value in others.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name.removeprefix("new "), value)
     write(shop, {name: after for name, (_, after) in DRIFTS.items()}, also=EVERYTHING)
     requests = shop.requests
     replayed = run(shop)
@@ -405,7 +414,9 @@ def test_what_looks_like_a_key_is_not_recorded(shop: Project, monkeypatch: pytes
         monkeypatch.setenv(f"PLANT_{kind}", key)
         for name, (body, place) in PLACES.items():
             bodies[f"{name} {kind}"] = body.replace("KIND", kind)
-            wanted.append(f"error: {place.format(f'test_it.py::test_{name} {kind}.entries[1]'.replace(' ', '_'))}: holds ")
+            wanted.append(
+                f"error: {place.format(f'test_it.py::test_{name} {kind}.entries[1]'.replace(' ', '_'))}: holds "
+            )
     write(shop, bodies)
     refused = run(shop, "--record-mode=once")
     assert refused.outcomes == {"failed": len(bodies)}, refused.out
@@ -448,7 +459,7 @@ def test_where_a_name_says_credential_replay_needs_none(shop: Project, monkeypat
 agent.httpx2.post(
     verify=False,
     url=f"{URL}/a?api_key={os.environ.get('PLANT_QUERY', '')}&page=1",
-    headers={"x-api-key": os.environ.get("PLANT_HEADER", ""), "authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"},
+    headers={"x-api-key": os.environ.get("PLANT_HEADER", ""), "authorization": os.environ["OPENAI_API_KEY"]},
     json={"password": os.environ.get("PLANT_BODY", "none"), "note": "x"},
 )
 ask("hi")

@@ -78,13 +78,13 @@ class Guard:
     """What one run refuses, or takes note of.
 
     Args:
-        refuse: called with every attempt that is not allowed; it raises the error that the caller sees.
+        refuse: told of every attempt that is not allowed; it returns the error for the caller, ``None`` to let it go.
+        concerns: whether what the calling thread or task does is this run's business.
         allow_hosts: host names or addresses that may be contacted.
-        owns: whether the calling thread or task belongs to this run.
     """
 
-    refuse: Callable[[Attempt], None]
-    owns: Callable[[], bool]
+    refuse: Callable[[Attempt], Exception | None]
+    concerns: Callable[[], bool]
     allow_hosts: Iterable[str] = ()
     _addresses: frozenset[str] | None = field(default=None, init=False)
 
@@ -105,16 +105,23 @@ class Guard:
 
 
 _armed: tuple[Guard, ...] = ()
+_stray_guard: Callable[[], Guard | None] = lambda: None
 _lock = threading.Lock()
 _busy = threading.local()
 _hooked = False
 
 
-def arm(guard: Guard) -> None:
-    """Start refusing."""
-    global _armed, _hooked
+def arm(guard: Guard, *, stray_guard: Callable[[], Guard | None]) -> None:
+    """Start refusing.
+
+    Args:
+        guard: of a run that starts.
+        stray_guard: for a calling thread or task that was left behind by a run that is over, that run's guard.
+    """
+    global _armed, _hooked, _stray_guard
     with _lock:
         _armed = (*_armed, guard)
+        _stray_guard = stray_guard
         if not _hooked:
             sys.addaudithook(_hook)
             _hooked = True
@@ -152,7 +159,7 @@ def call_site() -> str:
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
-    if not _armed or event[:7] != "socket.":
+    if event[:7] != "socket.":
         return
     if event in _CONNECTS:
         if sys._getframe(1).f_code in _PAIRS:
@@ -178,9 +185,17 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _judge(host: str, port: int | None) -> None:
-    for guard in _armed:
-        if guard.owns() and not guard.allows(host):
-            guard.refuse(Attempt(host=host, port=port, site=call_site()))
+    stray = _stray_guard()
+    guards = [stray] if stray is not None else []
+    guards += [guard for guard in _armed if guard.concerns()]
+    guards = [guard for guard in guards if not guard.allows(host)]
+    if not guards:
+        return
+    attempt = Attempt(host=host, port=port, site=call_site())
+    # Every run that it concerns is told before anything is raised: none of them may stay green.
+    errors = [error for guard in guards if (error := guard.refuse(attempt)) is not None]
+    if errors:
+        raise errors[0]
 
 
 def _destination(address: Any) -> tuple[str | None, int | None]:

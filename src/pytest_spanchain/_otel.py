@@ -73,7 +73,7 @@ def _watch(provider_class: type[TracerProvider]) -> None:
 
 def _add(each: Any) -> None:
     """Make a provider report; or, as a provider may be gone before its tracers, a tracer."""
-    # Both have one object for all their processors. It is public on the tracer only; without it we hear some spans twice.
+    # Both know one object for all processors, but it is public on the tracer only; without it we hear some spans twice.
     holder = getattr(each, "span_processor", None) or getattr(each, "_active_span_processor", each)
     # A mark on the holder itself: an id could be reused by a later one, which would then stay unseen.
     if not getattr(holder, "_spanchain_listens", False):

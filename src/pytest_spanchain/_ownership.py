@@ -72,6 +72,18 @@ class Ownership(Generic[OwnerT]):
         active = self._active
         return active[0] if len(active) == 1 else None
 
+    def concerns(self, owner: OwnerT) -> bool:
+        """Whether what the calling context does is an active run's business: its own, and what no live run owns."""
+        found = self._context.get()
+        if found is None or found.closed:
+            return any(run is owner for run in self._active)
+        return found is owner
+
+    def left_behind(self) -> OwnerT | None:
+        """The run that owns the calling context, if it has ended."""
+        owner = self._context.get()
+        return owner if owner is not None and owner.closed else None
+
     def inherited(self) -> OwnerT | None:
         """The run to hand to a new thread, closed or not."""
         owner = self._context.get()

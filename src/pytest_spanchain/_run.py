@@ -109,8 +109,8 @@ class Run:
         if golden is not None and not self.mode.replaces:
             self._player = Player(golden, normalise=self._normaliser.request)
         self.records = refusal is None and (self._player is None or self.mode is RecordMode.NEW_EPISODES)
-        self._guard = _guard.Guard(
-            self._notice if self.records else self._refuse, self._owns_caller, settings.allow_hosts
+        self.guard = _guard.Guard(
+            self._notice if self.records else self._refuse, lambda: OWNERSHIP.concerns(self), settings.allow_hosts
         )
         self._judge = Judge(
             golden,
@@ -159,7 +159,7 @@ class Run:
         """Become active: calls of this process may now belong to this run."""
         _otel.listen(_current_capture)
         OWNERSHIP.register(self)
-        _guard.arm(self._guard)
+        _guard.arm(self.guard, stray_guard=_stray_guard)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -285,7 +285,7 @@ class Run:
                 call.at_close()
         self.closed = True
         OWNERSHIP.unregister(self)
-        _guard.disarm(self._guard)
+        _guard.disarm(self.guard)
         self.capture.close(self.capture.root)
         observed = self._observed()
         judged = self._judged(observed)
@@ -384,20 +384,21 @@ class Run:
             self._offered.remove(found)
         return {TOOL_CALL_ID: found.id}
 
-    def _owns_caller(self) -> bool:
-        return OWNERSHIP.peek() is self
-
     def _notice(self, attempt: _guard.Attempt) -> None:
         """While recording: what leaves the process elsewhere than at a boundary will be refused in replay."""
         if not (_guard.is_telemetry(attempt.host, attempt.port) or self.capture.in_exchange()):
             with self._lock:
                 self._unrecorded.setdefault(attempt.site, attempt)
 
-    def _refuse(self, attempt: _guard.Attempt) -> None:
+    def _refuse(self, attempt: _guard.Attempt) -> Exception:
+        if self.closed:
+            return RunClosedError(
+                f"{attempt.target} was contacted at {attempt.site} after the run of {self.nodeid} had ended"
+            )
         if not _guard.is_telemetry(attempt.host, attempt.port):
             with self._lock:
                 self._attempts.append(attempt)
-        raise LiveCallError(
+        return LiveCallError(
             f"replay does not let anything out: {attempt.target} was contacted at {attempt.site}"
             f" (allow it with allow_hosts=[{attempt.host!r}])"
         )
@@ -424,6 +425,11 @@ def current_run() -> Run | None:
 def _current_capture() -> Capture | None:
     run = OWNERSHIP.peek()
     return run.capture if run is not None else None
+
+
+def _stray_guard() -> _guard.Guard | None:
+    run = OWNERSHIP.left_behind()
+    return run.guard if run is not None and not run.records else None
 
 
 def open_run(*, nodeid: str, path: Path, settings: Settings, hooks: Hooks | None = None, command: str = "") -> Run:
