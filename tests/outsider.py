@@ -52,12 +52,13 @@ def judge(document: Any, found: list[str] | None = None) -> None:
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+([eE][-+][0-9]+)?")
+_RESOLVER: Any = yaml.SafeLoader("")
 _WORDS = {"null": None, "true": True, "false": False}
 
 
 def read(text: str) -> Any:
     """Section *YAML*; what PyYAML's resolver would not take for text, and the page does not name, is refused."""
-    events = [*yaml.parse(text, Loader=yaml.SafeLoader)]
+    events = [*yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))]
     _must_read(sum(isinstance(event, yaml.DocumentStartEvent) for event in events) == 1, "one document")
     _must_read(not any(getattr(event, "tag", None) for event in events), "no tags")
     _must_read(
@@ -70,8 +71,8 @@ def read(text: str) -> Any:
 def _value(event: Any, stream: Iterator[Any], anchors: dict[str, Any], *, depth: int) -> Any:
     _must_read(depth <= 64, "not nested too deeply")
     if isinstance(event, yaml.AliasEvent):
-        _must_read(event.anchor in anchors, "an alias leads back to a finished anchor")
-        return anchors[event.anchor]
+        _must_read(str(event.anchor) in anchors, "an alias leads back to a finished anchor")
+        return anchors[str(event.anchor)]
     value: Any
     if isinstance(event, yaml.ScalarEvent):
         value = _scalar(event)
@@ -94,7 +95,7 @@ def _value(event: Any, stream: Iterator[Any], anchors: dict[str, Any], *, depth:
 
 def _scalar(event: Any) -> Any:
     text = event.value
-    if event.style is not None:
+    if event.style:
         return text
     if text in _WORDS:
         return _WORDS[text]
@@ -102,7 +103,7 @@ def _scalar(event: Any) -> Any:
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
-    tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))
+    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
     _must_read(tag == "tag:yaml.org,2002:str" and not re.fullmatch(r"[-+]?[0-9]+[eE][0-9]+", text), "doubtful, quoted")
     return text
 
@@ -168,20 +169,37 @@ _HASH, _ID, _COUNT = _matching("[0-9a-f]{64}"), _matching("[0-9a-f]{16}"), lambd
 
 # Section *Header*.
 HEADER: dict[str, Check] = {
-    "format": _one_of("spanchain/1"), "nodeid": _FILLED, "eval_id": _of(str), "recorded_at": _FILLED,
-    "recorder": _of(dict), "redaction": _of(dict), "provenance": _of(dict), "supersedes": _or_null(_HASH),
+    "format": _one_of("spanchain/1"),
+    "nodeid": _FILLED,
+    "eval_id": _of(str),
+    "recorded_at": _FILLED,
+    "recorder": _of(dict),
+    "redaction": _of(dict),
+    "provenance": _of(dict),
+    "supersedes": _or_null(_HASH),
 }
 # Section *Entries*.
 ENTRY: dict[str, Check] = {
-    "seq": _COUNT, "kind": _one_of("model", "tool", "http", "span", "close"),
-    "span_id": _or_null(_ID), "parent_span_id": _or_null(_ID), "trace_id": _matching("[0-9a-f]{32}"),
-    "eval_id": _of(str), "timestamp_ns": _matching("0|[1-9][0-9]{0,19}"), "payload": _of(dict),
-    "prev_hash": _HASH, "sha256_hash": _HASH,
+    "seq": _COUNT,
+    "kind": _one_of("model", "tool", "http", "span", "close"),
+    "span_id": _or_null(_ID),
+    "parent_span_id": _or_null(_ID),
+    "trace_id": _matching("[0-9a-f]{32}"),
+    "eval_id": _of(str),
+    "timestamp_ns": _matching("0|[1-9][0-9]{0,19}"),
+    "payload": _of(dict),
+    "prev_hash": _HASH,
+    "sha256_hash": _HASH,
 }
 # Section *Payloads*.
 SPAN: dict[str, Check] = {
-    "name": _of(str), "span_kind": _one_of("internal", "client", "server", "producer", "consumer"),
-    "scope": _of(str), "attributes": _of(dict), "events": _of(list), "status": _of(dict), "duration_ns": _of(int),
+    "name": _of(str),
+    "span_kind": _one_of("internal", "client", "server", "producer", "consumer"),
+    "scope": _of(str),
+    "attributes": _of(dict),
+    "events": _of(list),
+    "status": _of(dict),
+    "duration_ns": _of(int),
 }
 EXCHANGE: dict[str, Check] = {**SPAN, "request": _of(dict), "response": _or_null(_of(dict))}
 STATUS: dict[str, Check] = {"code": _one_of("unset", "ok", "error"), "message": _of(str)}

@@ -200,7 +200,7 @@ def pytest_addoption(parser):
 """
 
 
-@pytest.mark.parametrize("order", [("other", "pytest_spanchain.plugin"), ("pytest_spanchain.plugin", "other")])
+@pytest.mark.parametrize("order", [("other", "spanchain"), ("spanchain", "other")])
 def test_where_the_other_option_refuses_a_mode_ours_takes_it(project: Project, order: tuple[str, str]) -> None:
     project.write(NARROW, "other.py")
     project.pytester.syspathinsert()
@@ -230,13 +230,14 @@ def cassette():
 """
 
 
-@pytest.mark.parametrize("order", [("other", "pytest_spanchain.plugin"), ("pytest_spanchain.plugin", "other")])
+@pytest.mark.parametrize("order", [("other", "spanchain"), ("spanchain", "other")])
 @pytest.mark.parametrize("workers", [[], ["-n1"]], ids=["alone", "xdist"])
 def test_another_plugin_that_has_the_marker_is_named(
-    project: Project, order: tuple[str, str], workers: list[str]
+    project: Project, order: tuple[str, str], workers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.write(REACTS.replace("FIXTURE", OWNS), "other.py")
     project.pytester.syspathinsert()
+    project.find(project.path, monkeypatch=monkeypatch)
     project.write(
         "@pytest.mark.cassette\ndef test_it(cassette, spanchain):\n"
         "    assert cassette == 'theirs'\n    ask('hello')\n    assert len(spanchain.live) == 2\n"
@@ -437,9 +438,9 @@ def test_async_tests_fixtures_and_loops_of_any_scope(project: Project, mode: str
         loop = "module"
     else:
         source, loop = "import pytest_asyncio\n" + source, "function"
-    args = ("-o", f"asyncio_mode={mode}", "-o", f"asyncio_default_fixture_loop_scope={loop}")
+    args: tuple[str, ...] = ("-o", f"asyncio_mode={mode}", "-o", f"asyncio_default_fixture_loop_scope={loop}")
     if mode == "auto":
-        args = (*args, "-o", "asyncio_default_test_loop_scope=module")
+        args += ("-o", "asyncio_default_test_loop_scope=module")
     project.write(source)
     result = project.run("--record-mode=once", *args)
     assert result.outcomes == {"passed": 4}, result.out

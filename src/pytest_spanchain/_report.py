@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from . import _render
@@ -34,12 +33,15 @@ def report(
     reasons = [f"error: {error}" for error in verdict.errors]
     reasons += [f"refused live call: {attempt.target} at {attempt.site}" for attempt in verdict.attempts]
     drift = verdict.compared and any(deviation.failing for deviation in verdict.deviations)
-    lead, *reasons = reasons if reasons and not drift else ["", *reasons]
+    lead, *reasons = reasons if reasons and not drift else [_recorded(verdict), *reasons]
     lead, _, rest = lead.partition("\n")
     extra = [*([rest] if rest else []), *reasons, *(f"note: {note}" for note in verdict.notes)]
     if verdict.aside is not None:
         extra.append(f"note: this recording was not accepted; it is kept at {_shown(verdict.aside, root)}")
-    commands: Sequence[tuple[str, str]] = [("accept", accept), ("look closer", closer)] if verdict.deviations else []
+    commands = [("accept", accept), ("look closer", closer)] if verdict.deviations and not verdict.recorded else []
+    if verdict.attempts:
+        hosts = list(dict.fromkeys(attempt.host for attempt in verdict.attempts))
+        commands.append(("let out", f"allow_hosts={hosts}, in the marker or the settings"))
     lines = _render.report(
         verdict.deviations,
         golden=verdict.golden or SpanTree(),
@@ -53,6 +55,12 @@ def report(
     if lead:  # a summary of many tests shows the first line only: it has to say why
         lines[0] = Line(f"spanchain: {lead}", "head", whole=True).render(color=color, width=0)
     return lines
+
+
+def _recorded(verdict: Verdict) -> str:
+    if verdict.recorded and not verdict.deviations:
+        return "recorded again, with no deviation from the old golden trace" if verdict.golden else "recorded"
+    return ""
 
 
 def explain(left: Trace, right: Trace, *, verbosity: int = 0) -> list[str]:
