@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import pytest_spanchain
 from model_replies import answer, last_text
-from pytest_spanchain import OwnershipError, use_cassette
+from pytest_spanchain import OwnershipError, _store, use_cassette
 from recording import record, replay
 from servers import CountingListener, Json, ModelServer, Reply, Request
 
@@ -307,14 +307,14 @@ async def look(order: int) -> int:
 
 
 def test_thousand_agents_at_once(tmp_path: Path) -> None:
-    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("crowd")
+    tracer, dice = TracerProvider(shutdown_on_exit=False).get_tracer("crowd"), random.Random(3)
 
     async def one(number: int) -> int:
         with tracer.start_as_current_span("invoke_agent", attributes={"agent": number}):
             total = 0
             for step in range(3):
                 with tracer.start_as_current_span("step"):
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(dice.choice((0, 0.001)))  # differs from run to run
                     with tracer.start_as_current_span("think"):
                         await asyncio.sleep(0)
                     total += await look(number * 10 + step)
@@ -337,8 +337,14 @@ def test_thousand_agents_at_once(tmp_path: Path) -> None:
             assert (span.name, think.name, tool.name) == ("step", "think", "execute_tool look")
             assert tool.exchange is not None
             assert tool.exchange.request == {"arguments": {"order": number * 10 + step}}
+    golden = _store.load(tmp_path / "c.yaml", nodeid="c.yaml").tree  # verifies the chain
+    assert [(span.span_id, span.parent_span_id) for span in golden] == [
+        (span.span_id, span.parent_span_id) for span in tree
+    ]
+    assert len(golden.by_id) == 1 + 10_000, "every id once"
     replayed = replay(tmp_path / "c.yaml", crowd)
     assert replayed.value == wanted
+    assert replayed.verdict.deviations == ()
     assert replayed.verdict.golden is not None
     assert len(replayed.verdict.golden) == 1 + 10_000
 

@@ -689,6 +689,29 @@ class TestIt:
     assert project.requests == 5
 
 
+def test_nor_do_those_of_fixtures_that_they_ask_for_meanwhile(project: Project) -> None:
+    project.write(
+        """
+@pytest.fixture(scope="session")
+def inner():
+    return ask("inner")
+
+@pytest.fixture(scope="module")
+def outer(request):
+    return request.getfixturevalue("inner"), ask("outer")
+
+@pytest.mark.cassette
+def test_one(outer, spanchain):
+    assert outer == ("You said: inner", "You said: outer")
+    ask("one")
+    assert len(spanchain.live.named("chat gpt-test")) == 1
+"""
+    )
+    assert project.record().counts["live"] == 1
+    assert project.run().counts == {"replayed": 1, "recorded": 0, "live": 0, "unverified": 0}
+    assert project.requests == 5
+
+
 def test_replay_lets_nothing_out_while_the_tests_own_fixtures_are_torn_down(project: Project) -> None:
     project.write(
         """

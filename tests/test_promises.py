@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import threading
@@ -12,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from openai import OpenAI
 
 import agents
 import model_replies
 from model_replies import ToolCall, answer
+from project import Project
+from pytest_spanchain import cli, tool
 from recording import record, replay
 from servers import CountingListener, ModelServer, Reply, Request
 
@@ -133,6 +138,96 @@ def test_replay_needs_only_a_key_of_any_kind_in_the_environment(
     record(cassette, LOOPS["anthropic"], tools=TOOLS)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
     replay(cassette, LOOPS["anthropic"], tools=TOOLS)
+
+
+def test_hundred_sessions_touch_nothing(
+    pytester: pytest.Pytester,
+    sdk_env: ModelServer,
+    gone: Callable[[], CountingListener],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same with a pytest session for each replay, as users run them."""
+    project = Project(pytester, sdk_env, monkeypatch)
+    project.write(
+        "def book(order):\n    with open('ledger.txt', 'a') as ledger:\n        ledger.write(f'{order}\\n')\n",
+        "shop.py",
+    )
+    project.write(
+        "import shop\n\n\n@pytest.mark.cassette(tools=['shop:book'])\nasync def test_it():\n"
+        "    assert ask('hello') == 'You said: hello'\n    shop.book('1412')\n"
+        "    assert await aask('bye') == 'You said: bye'\n"
+    )
+    pytester.syspathinsert()
+    project.record()
+    listener = gone()
+    for _ in range(100):
+        result = project.run()
+        assert (result.outcomes, result.counts["live"]) == ({"passed": 1}, 0)
+    assert listener.connections == 0
+    assert (project.path / "ledger.txt").read_text() == "1412\n"
+
+
+# --- formatters --------------------------------------------------------------------------------------------------
+
+
+def _backwards(value: Any) -> Any:
+    """The same data, keys the other way round."""
+    if isinstance(value, dict):
+        return {key: _backwards(item) for key, item in reversed(value.items())}
+    return [_backwards(item) for item in value] if isinstance(value, list) else value
+
+
+def _dumped(text: str, **options: Any) -> str:
+    return str(yaml.safe_dump(_backwards(yaml.safe_load(text)), sort_keys=False, **options))
+
+
+FORMATTERS: dict[str, Callable[[str], str]] = {
+    "CRLF": lambda text: text.replace("\n", "\r\n"),
+    "no comments": lambda text: re.sub(r"^#.*\n", "", text, flags=re.MULTILINE),
+    "licence on top": lambda text: f"# Copyright | nobody\n\n---\n{text}",
+    "indented by six, keys backwards": lambda text: _dumped(text, indent=6, allow_unicode=True),
+    "narrow, ASCII": lambda text: _dumped(text, width=40),
+    "on one line": lambda text: _dumped(text, default_flow_style=True, width=10**9),
+}
+ODD = "one\r\n  two\n\tthree \u2028 \U0001f600 \n\n"
+
+
+@tool
+def odd(text: str) -> dict[str, Any]:
+    """Keys out of order, and numbers and texts that careless tools change."""
+    return {"z": [1.0, 1, 1e-07, 2**70, -0.0], "a": {"no": "1_000", "B": text, "0": " ", "": None}, "m": f"{text}\r"}
+
+
+def _odd_agent() -> list[Any]:
+    with OpenAI() as client:
+        said = client.chat.completions.with_raw_response.create(
+            model="gpt-test", messages=[{"role": "user", "content": json.dumps(odd(ODD))}]
+        )
+    return [said.content, agents.stream(ODD), agents.claude_stream(ODD), repr(odd(ODD)), agents.tool_loop(PROMPT)]
+
+
+def _odd_model(request: Request) -> Reply:
+    if request.body.get("tools"):
+        return shop(request)
+    return answer(request, f"{ODD}{model_replies.last_text(request)}")
+
+
+@pytest.mark.parametrize("formatter", FORMATTERS)
+def test_what_a_formatter_does_to_the_file_changes_no_replay(
+    formatter: str, sdk_env: ModelServer, gone: Callable[[], CountingListener], tmp_path: Path, ledger: Path
+) -> None:
+    """The very bytes and the very key order come back, though the file has other ones."""
+    sdk_env.script(_odd_model)
+    cassette = tmp_path / "run.yaml"
+    first = record(cassette, _odd_agent, tools=TOOLS)
+    text = cassette.read_text(encoding="utf-8")
+    changed = FORMATTERS[formatter](text)
+    assert changed != text
+    cassette.write_bytes(changed.encode())
+    assert cli.main(["verify", str(cassette)]) == 0
+    listener = gone()
+    assert replay(cassette, _odd_agent, tools=TOOLS).value == first.value
+    assert listener.connections == 0
 
 
 # --- re-recording ------------------------------------------------------------------------------------------------

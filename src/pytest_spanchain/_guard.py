@@ -105,7 +105,7 @@ class Guard:
 
 
 _armed: tuple[Guard, ...] = ()
-_stray_guard: Callable[[], Guard | None] = lambda: None
+_stray_guard: Callable[[], Guard | None] | None = None
 _lock = threading.Lock()
 _busy = threading.local()
 _hooked = False
@@ -185,7 +185,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _judge(host: str, port: int | None) -> None:
-    stray = _stray_guard()
+    stray = _stray_guard() if _stray_guard is not None else None
     guards = [stray] if stray is not None else []
     guards += [guard for guard in _armed if guard.concerns()]
     guards = [guard for guard in guards if not guard.allows(host)]

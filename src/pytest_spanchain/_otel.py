@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -36,6 +37,7 @@ def listen(capture_of: CaptureOf) -> None:
     global _processor, _stand_in
     is_known = "opentelemetry.sdk.trace" in sys.modules
     from opentelemetry import trace
+    from opentelemetry.environment_variables import OTEL_PYTHON_TRACER_PROVIDER
     from opentelemetry.sdk.trace import Tracer, TracerProvider
 
     with _lock:
@@ -44,8 +46,9 @@ def listen(capture_of: CaptureOf) -> None:
             _watch(TracerProvider)
             for each in _made_before(TracerProvider, Tracer) if is_known else ():
                 _add(each)
-        provider = trace._TRACER_PROVIDER
-        if provider is None:
+        if OTEL_PYTHON_TRACER_PROVIDER in os.environ:
+            trace.get_tracer_provider()  # it makes the one that the environment names, at the first time of asking
+        if trace._TRACER_PROVIDER is None:
             if _stand_in is None:
                 _stand_in = TracerProvider(shutdown_on_exit=False)
             # Not set_tracer_provider: that works once a process, and the application may still want its turn.

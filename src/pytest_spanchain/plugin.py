@@ -38,6 +38,7 @@ class Active:
         context: what the setup or the teardown of function-scoped fixtures is in.
         body_over: whether the test's body has ended, so that reports of the call phase are of the test itself.
         subtests_passed: whether no sub-test has failed.
+        suspended: whether a fixture is being set up that outlives the test; it may ask for others meanwhile.
         failure: the failure that says why the run fails.
     """
 
@@ -46,6 +47,7 @@ class Active:
     context: ExitStack
     body_over: bool = False
     subtests_passed: bool = True
+    suspended: bool = False
     failure: BaseException | None = None
 
 
@@ -169,10 +171,14 @@ def pytest_fixture_setup(
     item = request.config.stash[CURRENT_ITEM]
     active = item.stash.get(ACTIVE, None) if item is not None else None
     # Not the fixture's scope: outside of a class, one of class scope lives as long as the test.
-    if active is None or request.node is item or active.run.closed:
+    if active is None or active.suspended or request.node is item or active.run.closed:
         return (yield)
-    with active.run.suspended():
-        return (yield)
+    active.suspended = True
+    try:
+        with active.run.suspended():
+            return (yield)
+    finally:
+        active.suspended = False
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
