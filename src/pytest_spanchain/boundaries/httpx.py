@@ -7,22 +7,15 @@ that the cassette is readable and chunks are the same in both runs.
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from types import ModuleType
 from typing import Any, cast
 
-from .. import _body
 from .._guard import is_telemetry
 from .._run import Call, current_run
 from ..errors import BoundaryError, MissError
-
-HOLD_SECONDS = 60.0
-"""How long replay waits, like the recorded call did, for an agent that gave up on an answer that never came."""
-
-_STOPPED = {"closed": "closed the stream", "cancelled": "was stopped while it waited"}
+from . import _http
 
 _DECODED = ("content-encoding", "content-length", "transfer-encoding")
 
@@ -61,7 +54,7 @@ class _Edge:
     def __init__(self, lib: ModuleType) -> None:
         self.lib = lib
 
-        class RecordingStream(_Recording, lib.SyncByteStream):  # type: ignore[misc, name-defined]
+        class RecordingStream(_Live, lib.SyncByteStream):  # type: ignore[misc, name-defined]
             def __iter__(self) -> Iterator[bytes]:
                 try:
                     for chunk in self.iterator("iter_bytes"):
@@ -73,10 +66,12 @@ class _Edge:
                 self.over("complete")
 
             def close(self) -> None:
-                self.source.close()
-                self.over("closed")
+                try:
+                    self.source.close()
+                finally:
+                    self.over("closed")
 
-        class AsyncRecordingStream(_Recording, lib.AsyncByteStream):  # type: ignore[misc, name-defined]
+        class AsyncRecordingStream(_Live, lib.AsyncByteStream):  # type: ignore[misc, name-defined]
             async def __aiter__(self) -> AsyncIterator[bytes]:
                 try:
                     async for chunk in self.iterator("aiter_bytes"):
@@ -98,7 +93,7 @@ class _Edge:
                 finally:
                     self.over("closed")
 
-        class ReplayedStream(_Replayed, lib.SyncByteStream):  # type: ignore[misc, name-defined]
+        class ReplayedStream(_http.Replay, lib.SyncByteStream):  # type: ignore[misc, name-defined]
             def __iter__(self) -> Iterator[bytes]:
                 yield from self.serve()
                 self.end()
@@ -106,14 +101,14 @@ class _Edge:
             def close(self) -> None:
                 self.over()
 
-        class AsyncReplayedStream(_Replayed, lib.AsyncByteStream):  # type: ignore[misc, name-defined]
+        class AsyncReplayedStream(_http.Replay, lib.AsyncByteStream):  # type: ignore[misc, name-defined]
             async def __aiter__(self) -> AsyncIterator[bytes]:
                 for chunk in self.serve():
                     yield chunk
                     # A real stream lets other tasks run between chunks; so does its replay.
-                    await _sleep(0)
+                    await _http.sleep(0)
                 if self.waits():
-                    await _sleep(HOLD_SECONDS)
+                    await _http.sleep(_http.HOLD_SECONDS)
                 self.end()
 
             async def aclose(self) -> None:
@@ -137,7 +132,7 @@ class _Edge:
             with call.active():
                 live = go()
         except BaseException as error:
-            self._failed(call, error)
+            _http.failed(call, error)
             raise
         return self._recording(call, request, live, self._streams[0])
 
@@ -148,13 +143,13 @@ class _Edge:
             return call
         if call.recorded is not None:
             if call.recorded["status"] is None and call.recorded["error"] is None:
-                await _hold(call)
+                await _http.hold(call)
             return self._replay(call, request, self._async_streams[1])
         try:
             with call.active():
                 live = await go()
         except BaseException as error:
-            self._failed(call, error)
+            _http.failed(call, error)
             raise
         return self._recording(call, request, live, self._async_streams[0])
 
@@ -175,18 +170,6 @@ class _Edge:
                 json={"type": "error", "error": {"type": "spanchain_miss", "message": str(miss)}},
                 request=request,
             )
-
-    def _failed(self, call: Call, error: BaseException) -> None:
-        known = isinstance(error, Exception)
-        call.finish(
-            {
-                "status": None,
-                "headers": [],
-                "body": None,
-                "end": "error" if known else "closed",
-                "error": {"type": type(error).__name__, "message": str(error)} if known else None,
-            }
-        )
 
     def _recording(self, call: Call, request: Any, live: Any, stream_class: Any) -> Any:
         headers = live.headers.raw
@@ -219,16 +202,13 @@ class _Edge:
         return cast("Exception", self.lib.TransportError(f"{error['type']}: {error['message']}", request=request))
 
 
-class _Recording:
-    """Passes a live answer through, chunk by chunk, and tells the call how it ended."""
+class _Live(_http.Recording):
+    """The recording of a live response of either library."""
 
     def __init__(self, call: Call, source: Any) -> None:
+        super().__init__(call, status=source.status_code, headers=list(source.headers.items()))
         self.source = source
-        self.chunks: list[bytes] = []
-        self._call = call
         self._iterator: Any = None
-        self._over = False
-        call.at_close = lambda: self.over("closed")
 
     def iterator(self, name: str) -> Any:
         """The one iterator over the live answer: OpenAI's SDK comes back to a stream to drain it."""
@@ -236,96 +216,8 @@ class _Recording:
             self._iterator = getattr(self.source, name)()
         return self._iterator
 
-    def over(self, end: str, error: BaseException | None = None) -> None:
-        if self._over:
-            return
-        self._over = True
-        if end == "closed" and _body.ends_by_itself(self.chunks):
-            end = "complete"
-        headers = self.source.headers
-        self._call.finish(
-            {
-                "status": self.source.status_code,
-                "headers": list(headers.items()),
-                "body": _body.body_of(self.chunks, content_type=headers.get("content-type", "")),
-                "end": end,
-                "error": {"type": type(error).__name__, "message": str(error)} if error else None,
-            }
-        )
-
-
-class _Replayed:
-    """Serves a recorded answer, chunk by chunk, and tells the call how far the agent went."""
-
-    def __init__(self, call: Call, error_of: Any) -> None:
-        assert call.recorded is not None
-        self._call = call
-        self._recorded = call.recorded
-        self._error_of = error_of
-        self._chunks = _body.chunks_of(self._recorded["body"])
-        self._given = 0
-        self._over = False
-        call.at_close = self.over
-
-    def serve(self) -> Iterator[bytes]:
-        while self._given < len(self._chunks):  # from where the last reader stopped, as a live stream would
-            self._given += 1
-            yield self._chunks[self._given - 1]
-
-    def waits(self) -> bool:
-        """Whether the recorded reader waited for more until something stopped it."""
-        return bool(self._recorded["end"] == "cancelled")
-
-    def end(self) -> None:
-        """What comes after the last chunk.
-
-        Raises:
-            Exception: the recorded error, or a miss if the recorded reader had stopped before.
-        """
-        self.over()
-        end = self._recorded["end"]
-        if end == "error":
-            raise self._error_of(self._recorded["error"])
-        if end in ("closed", "cancelled"):
-            raise self._call.drift(
-                f"the agent reads on after {self._given} chunks, where it {_STOPPED[end]} when this was recorded"
-            )
-
-    def over(self) -> None:
-        if self._over:
-            return
-        self._over = True
-        if self._given == len(self._chunks):
-            self._call.finish(self._recorded)
-        else:
-            self._call.finish({**self._recorded, "end": "closed", "body": self._part(), "error": None})
-
-    def _part(self) -> Any:
-        body = self._recorded["body"]
-        part = _body.body_of(
-            self._chunks[: self._given], content_type=self._recorded["headers"].get("content-type", "")
-        )
-        return part if part is None or "message" not in part else {**part, "message": body["message"]}
-
-
-async def _sleep(seconds: float) -> None:
-    trio = sys.modules.get("trio")
-    await (trio.sleep if trio is not None and trio.lowlevel.in_trio_run() else asyncio.sleep)(seconds)
-
-
-async def _hold(call: Call) -> None:
-    try:
-        await _sleep(HOLD_SECONDS)
-    except BaseException:
-        assert call.recorded is not None
-        call.finish(call.recorded)
-        raise
-
 
 def _request(request: Any) -> dict[str, Any]:
-    return {
-        "method": request.method,
-        "url": str(request.url),
-        "headers": list(request.headers.items()),
-        "body": _body.body_of([request.content], content_type=request.headers.get("content-type", ""), layout=False),
-    }
+    return _http.request_of(
+        method=request.method, url=str(request.url), headers=list(request.headers.items()), content=request.content
+    )

@@ -1,0 +1,162 @@
+"""What every HTTP boundary has in common: an answer that is recorded while it passes, and one that is served.
+
+The rules of a stream are here and nowhere else: who ended it and how, how far the agent read, and that replay ends the
+same way. A boundary brings its library's chunks and gets chunks back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .. import _body
+from .._run import Call
+
+HOLD_SECONDS = 60.0
+"""How long replay waits, like the recorded call did, for an agent that gave up on an answer that never came."""
+
+_STOPPED = {"closed": "closed the stream", "cancelled": "was stopped while it waited"}
+
+Headers = Sequence[tuple[str, str]]
+
+
+def request_of(*, method: str, url: str, headers: Headers, content: bytes) -> dict[str, Any]:
+    """The plain request of an HTTP exchange (shape: see ``_model``)."""
+    body = _body.body_of([content], content_type=_content_type(headers), layout=False)
+    return {"method": method, "url": url, "headers": list(headers), "body": body}
+
+
+def failed(call: Call, error: BaseException) -> None:
+    """The call raised before there was an answer; what is no ``Exception`` is the caller giving up."""
+    known = isinstance(error, Exception)
+    call.finish(
+        {
+            "status": None,
+            "headers": [],
+            "body": None,
+            "end": "error" if known else "closed",
+            "error": _error(error) if known else None,
+        }
+    )
+
+
+class Recording:
+    """Remembers a live answer while it passes, and tells the call how it ended.
+
+    Args:
+        call: the crossing that it answers.
+        status: HTTP status.
+        headers: of the answer, as the agent sees them.
+    """
+
+    def __init__(self, call: Call, *, status: int, headers: Headers) -> None:
+        self.chunks: list[bytes] = []
+        self._call = call
+        self._status = status
+        self._headers = headers
+        self._over = False
+        call.at_close = lambda: self.over("closed")
+
+    def over(self, end: str, error: BaseException | None = None) -> None:
+        """It ended: ``complete``, ``closed`` by the reader, ``cancelled`` while it waited, or ``error``. Once."""
+        if self._over:
+            return
+        self._over = True
+        if end == "closed" and _body.ends_by_itself(self.chunks):
+            end = "complete"
+        self._call.finish(
+            {
+                "status": self._status,
+                "headers": list(self._headers),
+                "body": _body.body_of(self.chunks, content_type=_content_type(self._headers)),
+                "end": end,
+                "error": _error(error) if error else None,
+            }
+        )
+
+
+class Replay:
+    """Serves a recorded answer, chunk by chunk, and tells the call how far the agent went.
+
+    Args:
+        call: the crossing that it answers.
+        error_of: makes the library's exception of a recorded ERROR.
+    """
+
+    def __init__(self, call: Call, error_of: Callable[[Mapping[str, Any] | None], Exception]) -> None:
+        assert call.recorded is not None
+        self._call = call
+        self._recorded = call.recorded
+        self._error_of = error_of
+        self._chunks = _body.chunks_of(self._recorded["body"])
+        self._given = 0
+        self._over = False
+        call.at_close = self.over
+
+    def serve(self) -> Iterator[bytes]:
+        """The chunks that are left."""
+        while self._given < len(self._chunks):  # from where the last reader stopped, as a live stream would
+            self._given += 1
+            yield self._chunks[self._given - 1]
+
+    def waits(self) -> bool:
+        """Whether the recorded reader waited for more until something stopped it."""
+        return bool(self._recorded["end"] == "cancelled")
+
+    def end(self) -> None:
+        """What comes after the last chunk.
+
+        Raises:
+            Exception: the recorded error, or a miss if the recorded reader had stopped before.
+        """
+        self.over()
+        end = self._recorded["end"]
+        if end == "error":
+            raise self._error_of(self._recorded["error"])
+        if end in _STOPPED:
+            raise self._call.drift(
+                f"the agent reads on after {self._given} chunks, where it {_STOPPED[end]} when this was recorded"
+            )
+
+    def over(self) -> None:
+        """The agent reads no further. Once."""
+        if self._over:
+            return
+        self._over = True
+        if self._given == len(self._chunks):
+            self._call.finish(self._recorded)
+        else:
+            self._call.finish({**self._recorded, "end": "closed", "body": self._part(), "error": None})
+
+    def _part(self) -> Any:
+        body = self._recorded["body"]
+        part = _body.body_of(
+            self._chunks[: self._given], content_type=self._recorded["headers"].get("content-type", "")
+        )
+        return part if part is None or "message" not in part else {**part, "message": body["message"]}
+
+
+async def sleep(seconds: float) -> None:
+    """Sleep in the event loop that runs, asyncio's or trio's."""
+    trio = sys.modules.get("trio")
+    await (trio.sleep if trio is not None and trio.lowlevel.in_trio_run() else asyncio.sleep)(seconds)
+
+
+async def hold(call: Call) -> None:
+    """Wait where the recorded call waited for an answer that never came, until the agent gives up again."""
+    try:
+        await sleep(HOLD_SECONDS)
+    except BaseException:
+        assert call.recorded is not None
+        call.finish(call.recorded)
+        raise
+
+
+def _content_type(headers: Headers) -> str:
+    return next((value for name, value in headers if name.lower() == "content-type"), "")
+
+
+def _error(error: BaseException) -> dict[str, str]:
+    return {"type": type(error).__name__, "message": str(error)}
