@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ TOOL = {
     "description": "Give the money back.\nOnly once per order.",
     "parameters": {"type": "object", "properties": {"order": {"type": "integer"}}, "required": ["order"]},
 }
+POST = {"method": "POST", "url": "https://shop.test/refunds", "headers": {"content-type": "application/json"}}
 
 
 def span_id(number: int) -> str:
@@ -70,7 +72,7 @@ def sample_tree() -> _model.SpanTree:
                 span_kind="client",
                 status="error",
                 status_message="timed out\x1b[31m",
-                exchange=_model.Exchange("http", {"method": "POST", "url": "https://shop.test/refunds"}, None),
+                exchange=_model.Exchange("http", {**POST, "body": {"json": {"order": 1412}}}, None),
             ),
             _model_span(5, 1, [*history, called, answer], {"role": "assistant", "content": "Refunded."}),
         )
@@ -102,7 +104,7 @@ def _span(number: int, parent: int | None, name: str, **more: Any) -> _model.Spa
 
 def _model_span(number: int, parent: int, messages: list[Any], message: dict[str, Any]) -> _model.Span:
     url = "https://api.openai.com/v1/chat/completions"
-    body = {"json": {"model": "gpt-5", "messages": messages, "tools": [TOOL]}, "layout": "compact"}
+    body = {"json": {"model": "gpt-5", "messages": messages, "tools": [TOOL]}}
     text = 'data: {"delta": "Re"}\n\ndata: {"delta": "funded."}\n\ndata: [DONE]\n\n'
     return _span(
         number,
@@ -263,6 +265,44 @@ def plain_values(*, max_leaves: int = 25) -> st.SearchStrategy[Any]:
 
 
 @st.composite
+def exchanges(draw: st.DrawFn, kind: str) -> _model.Exchange:
+    """An exchange of a kind in any of its shapes."""
+    values = plain_values(max_leaves=4)
+    mapping = st.dictionaries(texts(), values, max_size=3)
+    if kind == "tool":
+        extra = {
+            "items": st.lists(values, max_size=2),
+            "sent": st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["send", "throw"]), values).map(list)),
+            "end": st.sampled_from(["complete", "error"]),
+            "error": st.fixed_dictionaries({"type": texts(), "message": texts(), "value": values}),
+            "returned": st.sampled_from(["awaitable", "generator", "async_generator"]),
+            "order": texts(),
+        }
+        response = st.fixed_dictionaries({"result": values}, optional=extra)
+        return _model.Exchange(kind, {"arguments": draw(mapping)}, draw(st.none() | response))
+    headers = st.dictionaries(texts(), texts(), max_size=2)
+    text = draw(texts())
+    data = text.encode()
+    bodies: list[Any] = [
+        None,
+        {"text": text},
+        {"base64": base64.b64encode(data).decode()},
+        {"text": text, "chunks": [len(data), 0], "message": draw(values)},
+    ]
+    body = st.sampled_from(bodies)
+    asked = body | st.fixed_dictionaries({"json": values})
+    answered = body | st.fixed_dictionaries({"json": values, "layout": texts()})
+    error = st.fixed_dictionaries({"type": texts(), "message": texts()})
+    end = st.sampled_from(["complete", "closed", "cancelled", "error"])
+    status = st.none() | st.integers(100, 599)
+    response = st.fixed_dictionaries(
+        {"status": status, "headers": headers, "body": answered, "end": end, "error": st.none() | error}
+    )
+    request = st.fixed_dictionaries({"method": texts(), "url": texts(), "headers": headers, "body": asked})
+    return _model.Exchange(kind, draw(request), draw(st.none() | response))
+
+
+@st.composite
 def trees(draw: st.DrawFn, *, max_spans: int = 8) -> _model.SpanTree:
     """A well-formed span tree with arbitrary names, attributes and exchanges."""
     size = draw(st.integers(min_value=1, max_value=max_spans))
@@ -270,7 +310,7 @@ def trees(draw: st.DrawFn, *, max_spans: int = 8) -> _model.SpanTree:
     spans = []
     for number in range(1, size + 1):
         kind = draw(st.sampled_from(["span", "model", "tool", "http"]))
-        exchange = _model.Exchange(kind, draw(mapping), draw(st.none() | mapping)) if kind != "span" else None
+        exchange = draw(exchanges(kind)) if kind != "span" else None
         parent = None if number == 1 else draw(st.integers(min_value=1, max_value=number - 1))
         spans.append(
             _span(

@@ -6,6 +6,7 @@ of the page are named where they are followed. Refusals are ``Refused`` with one
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -210,6 +211,65 @@ CLOSE: dict[str, Check] = {
     "in_flight": _COUNT,
     "outcome": _FILLED,
 }
+# What a request and a response hold.
+_TEXTS: Check = lambda v: type(v) is dict and all(type(text) is str for text in v.values())  # noqa: E731
+HTTP_REQUEST: dict[str, Check] = {
+    "method": _of(str),
+    "url": _of(str),
+    "headers": _TEXTS,
+    "body": lambda v: v is None or _body_shaped(v, {}),
+}
+HTTP_RESPONSE: dict[str, Check] = {
+    "status": _or_null(_of(int)),
+    "headers": _TEXTS,
+    "body": lambda v: v is None or _body_shaped(v, {"layout": _of(str)}),
+    "end": _one_of("complete", "closed", "cancelled", "error"),
+    "error": lambda v: v is None or _shaped(v, ERROR),
+}
+ERROR: dict[str, Check] = {"type": _of(str), "message": _of(str)}
+TOOL_REQUEST: dict[str, Check] = {"arguments": _of(dict)}
+TOOL_RESPONSE: dict[str, Check] = {
+    "result": lambda v: True,
+    "items": _of(list),
+    "end": _one_of("complete", "closed", "error"),
+    "error": _of(dict),
+    "sent": lambda v: type(v) is list and all(map(_sent_shaped, v)),
+    "returned": _one_of("awaitable", "generator", "async_generator"),
+    "order": _of(str),
+}
+
+
+def _sent_shaped(item: Any) -> bool:
+    return type(item) is list and len(item) == 3 and type(item[0]) is int and item[1] in ("send", "throw")
+
+
+def _body_shaped(body: Any, layout: dict[str, Check]) -> bool:
+    """Section *Bodies*."""
+    if type(body) is not dict:
+        return False
+    if "json" in body:
+        return _shaped(body, {"json": lambda v: True, **layout})
+    key = "text" if "text" in body else "base64"
+    stream: dict[str, Check] = {"chunks": lambda v: type(v) is list and all(map(_COUNT, v)), "message": lambda v: True}
+    if not _shaped(body, {key: _of(str), **(stream if "chunks" in body else {})}):
+        return False
+    try:
+        data = body[key].encode() if key == "text" else base64.b64decode(body[key], validate=True)
+    except ValueError:
+        return False
+    return "chunks" not in body or sum(body["chunks"]) == len(data)
+
+
+def _exchange_shaped(kind: str, request: Any, response: Any) -> bool:
+    if kind != "tool":
+        return _shaped(request, HTTP_REQUEST) and (response is None or _shaped(response, HTTP_RESPONSE))
+    if not _shaped(request, TOOL_REQUEST):
+        return False
+    if response is None:
+        return True
+    needed = {key: check for key, check in TOOL_RESPONSE.items() if key == "result" or key in response}
+    error = ERROR if response.get("end") == "closed" else {**ERROR, "value": lambda v: True}
+    return _shaped(response, needed) and ("error" not in response or _shaped(response["error"], error))
 
 
 def _shaped(value: Any, shape: dict[str, Check]) -> bool:
@@ -227,6 +287,7 @@ def _entry_shaped(entry: Any) -> bool:
         and _shaped(payload, SPAN if kind == "span" else EXCHANGE)
         and _shaped(payload["status"], STATUS)
         and all(_shaped(event, EVENT) for event in payload["events"])
+        and (kind == "span" or _exchange_shaped(kind, payload["request"], payload["response"]))
     )
 
 

@@ -6,6 +6,7 @@ import ast
 import copy
 import math
 import pickle
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from hypothesis import given, settings
 
 import builders
 import pytest_spanchain
-from pytest_spanchain import _chain, _codec, _ledger, _model, _summary
+from pytest_spanchain import _chain, _codec, _ledger, _model, _recorder, _store, _summary
+from pytest_spanchain._redact import Redactor
 from pytest_spanchain.errors import CassetteBroken, CassetteError, CassetteIncomplete, RecordingError, Unrecordable
 
 Change = Callable[[dict[str, Any]], object]
@@ -105,9 +107,41 @@ def _span(number: int, parent: int | None, **more: Any) -> _model.Span:
     ],
     ids=["empty", "two roots", "twins", "child first", "orphan", "kind", "status", "time", "event", "id"],
 )
-def test_what_would_not_verify_is_not_sealed(spans: tuple[_model.Span, ...]) -> None:
-    with pytest.raises(RecordingError, match="well-formed"):
-        _chain.seal(builders.sample_header(), _model.SpanTree(spans), trace_id=builders.TRACE_ID, outcome="passed")
+def test_what_would_not_verify_is_not_written(spans: tuple[_model.Span, ...], tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="this recording could not be replayed: "):
+        save(tmp_path / "x.yaml", _model.SpanTree(spans))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_refused_is_named(tmp_path: Path) -> None:
+    exchange = _model.Exchange("tool", {"arguments": {}}, {"results": 1})
+    with pytest.raises(RecordingError) as caught:
+        save(tmp_path / "x.yaml", _model.SpanTree((_span(1, None), _span(2, 1, exchange=exchange))))
+    assert str(caught.value) == (
+        "this recording could not be replayed: entry 1 ('s'): payload.response.result: is missing"
+    )
+
+
+@given(builders.trees())
+@settings(max_examples=20, deadline=None)
+def test_any_well_formed_tree_is_written(tree: _model.SpanTree) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder, "x.yaml"), tree)
+        assert _store.load(Path(folder, "x.yaml")).tree == tree
+
+
+def save(path: Path, tree: _model.SpanTree) -> None:
+    recording = _recorder.Recording(
+        nodeid="n",
+        eval_id="e",
+        mode="once",
+        scopes=frozenset(),
+        supersedes=None,
+        tree=tree,
+        outcome="passed",
+        in_flight=0,
+    )
+    _recorder.save(path, recording, redactor=Redactor({}))
 
 
 def test_a_value_without_a_plain_form_is_named() -> None:
@@ -166,6 +200,45 @@ RECHAINED: dict[str, tuple[Change, str]] = {
     "header as a list": (lambda d: d.update(header=[]), "header"),
     "entry as text": (lambda d: d["entries"].__setitem__(1, "x"), ""),
 }
+
+# The shape of what an exchange holds: entry 1 is a model's, 2 a tool's, 3 another HTTP request.
+HELD: dict[str, tuple[int, Change, str]] = {
+    "no url": (1, lambda p: p["request"].pop("url"), "request.url"),
+    "more in a request": (1, lambda p: p["request"].update(extra=1), "request.extra"),
+    "headers as a list": (1, lambda p: p["request"].update(headers=[]), "request.headers"),
+    "header as a number": (1, lambda p: p["request"]["headers"].update(accept=1), "request.headers"),
+    "layout in a request": (1, lambda p: p["request"]["body"].update(layout="compact"), "request.body.layout"),
+    "empty body": (3, lambda p: p["request"].update(body={}), "request.body"),
+    "two bodies in one": (3, lambda p: p["request"]["body"].update(text="x"), "request.body"),
+    "no end": (1, lambda p: p["response"].pop("end"), "response.end"),
+    "another end": (1, lambda p: p["response"].update(end="done"), "response.end"),
+    "status as text": (1, lambda p: p["response"].update(status="200"), "response.status"),
+    "error as text": (1, lambda p: p["response"].update(error="x"), "response.error"),
+    "error without a message": (1, lambda p: p["response"].update(error={"type": "x"}), "response.error.message"),
+    "json without layout": (1, lambda p: p["response"].update(body={"json": 1}), "response.body.layout"),
+    "no message": (1, lambda p: p["response"]["body"].pop("message"), "response.body.message"),
+    "chunks of another text": (1, lambda p: p["response"]["body"].update(text="x"), "response.body.chunks"),
+    "chunks as texts": (1, lambda p: p["response"]["body"].update(chunks=["a"]), "response.body.chunks"),
+    "no base64": (1, lambda p: p["response"].update(body={"base64": "x"}), "response.body.base64"),
+    "no arguments": (2, lambda p: p["request"].clear(), "request.arguments"),
+    "arguments as a list": (2, lambda p: p["request"].update(arguments=[]), "request.arguments"),
+    "no result": (2, lambda p: p["response"].clear(), "response.result"),
+    "more in a response": (2, lambda p: p["response"].update(extra=1), "response.extra"),
+    "no exception": (2, lambda p: p["response"].update(error={"type": "x", "message": ""}), "response.error.value"),
+    "item as text": (2, lambda p: p["response"].update(items="x"), "response.items"),
+    "sent nowhere": (2, lambda p: p["response"].update(sent=[["a", "send", 1]]), "response.sent"),
+    "returned something": (2, lambda p: p["response"].update(returned="list"), "response.returned"),
+}
+
+
+@pytest.mark.parametrize("attack", HELD)
+def test_what_an_exchange_holds_has_an_exact_shape(attack: str) -> None:
+    seq, change, field = HELD[attack]
+    document = builders.sample_document()
+    change(document["entries"][seq]["payload"])
+    with pytest.raises(CassetteBroken) as caught:
+        _chain.verify(_ledger.Parsed(rechained(document)))
+    assert (caught.value.entry, caught.value.field) == (seq, f"payload.{field}")
 
 
 @pytest.mark.parametrize("attack", RECHAINED)

@@ -16,6 +16,7 @@ import pytest
 
 import builders
 import model_replies
+import trees
 from caller import ask
 from pytest_spanchain import _chain, _codec
 from pytest_spanchain.cli import CLEAN, FAILS, READER_GONE, UNREADABLE, USAGE, main
@@ -254,6 +255,22 @@ def test_diff_of_two_recordings(
     done = spanchain("diff", "-vv", "a.yaml", "c.yaml", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (FAILS, "")
     assert "how is she?" in done.stdout
+
+
+def test_diff_tells_durations_if_asked_and_does_not_fail_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, ms in (("a", 10), ("b", 40)):
+        tree = trees.build(trees.agent("test", trees.tool("slow", ms=ms)))
+        document = _chain.seal(builders.sample_header(), tree, trace_id=builders.TRACE_ID, outcome="passed")
+        (tmp_path / f"{name}.yaml").write_bytes(_codec.dumps(document))
+    assert main(["diff", "a.yaml", "b.yaml"]) == CLEAN
+    assert capsys.readouterr().out == "no deviations\n"
+    assert main(["diff", "--durations", "a.yaml", "b.yaml"]) == CLEAN
+    out = capsys.readouterr().out
+    assert out.startswith("spanchain: no deviation from the golden trace (2 differences noted)\n")
+    assert "note: duration_changed at execute_tool slow: duration_ns 10000000 -> 40000000" in out
 
 
 # --- the process -------------------------------------------------------------------------------------------------

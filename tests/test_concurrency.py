@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio.to_thread
 import httpx2
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,7 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import pytest_spanchain
 from model_replies import answer, last_text
 from pytest_spanchain import OwnershipError, _store, use_cassette
-from recording import record, replay
+from recording import record, replay, run
 from servers import CountingListener, Json, ModelServer, Reply, Request
 
 SIX = [f"prompt {n}" for n in range(6)]
@@ -121,6 +124,7 @@ def test_equal_prompts_get_each_recorded_answer_once(way: str, server: ModelServ
     said = iter(range(100))
 
     def other_each_time(request: Request) -> Reply:
+        time.sleep(0.1)  # a model takes its time: the first answer does not come before the last question is put
         return answer(request, f"answer {next(said)}")
 
     server.script(other_each_time)
@@ -304,6 +308,105 @@ def test_call_that_could_belong_to_two_runs(server: ModelServer, tmp_path: Path)
 async def look(order: int) -> int:
     await asyncio.sleep(0)
     return order * 2
+
+
+@pytest_spanchain.tool
+def glance(number: int) -> int:
+    return number
+
+
+@pytest_spanchain.tool
+def peek(number: int) -> int:
+    return number
+
+
+async def in_worker(number: int) -> int:
+    return await anyio.to_thread.run_sync(peek, number)
+
+
+async def in_pool(number: int) -> int:
+    return await asyncio.to_thread(peek, number)
+
+
+async def in_own_context(number: int) -> int:
+    """In the very context of the caller, which the event loop has entered."""
+    context = contextvars.copy_context()
+
+    async def inner() -> int:
+        return peek(number)
+
+    if sys.version_info < (3, 11):
+        return await asyncio.create_task(inner())
+
+    async def outer() -> int:
+        return await asyncio.create_task(inner(), context=context)
+
+    return await asyncio.create_task(outer(), context=context)
+
+
+@pytest.mark.parametrize("hand_over", [in_worker, in_pool, in_own_context])
+def test_jobs_of_one_worker_keep_their_places_among_other_steps(
+    hand_over: Callable[[int], Awaitable[int]], tmp_path: Path
+) -> None:
+    """A thread that serves many is not one strand: what was done between two of its jobs stays between them."""
+
+    async def agent() -> None:
+        for number in range(3):
+            await hand_over(number)
+            glance(number)
+
+    async def reordered() -> None:
+        for number in range(3):
+            await hand_over(number)
+        for number in range(3):
+            glance(number)
+
+    names = ["execute_tool peek", "execute_tool glance"] * 3
+    assert [span.name for span in record(tmp_path / "c.yaml", agent).verdict.live][1:] == names
+    replay(tmp_path / "c.yaml", agent)
+    assert {cause.kind.value for cause in run(tmp_path / "c.yaml", reordered).causes} == {"span_moved"}
+
+
+@pytest.mark.parametrize("changed", [[[2, 3], [0, 1]], [[0, 2], [1, 3]]])
+def test_what_is_gathered_first_stays_first(changed: list[list[int]], tmp_path: Path) -> None:
+    """Order means nothing within a crowd, and all between two."""
+
+    async def agent(crowds: list[list[int]]) -> None:
+        for crowd in crowds:
+            await asyncio.gather(*(in_pool(number) for number in crowd))
+
+    record(tmp_path / "c.yaml", lambda: asyncio.run(agent([[0, 1], [2, 3]])))
+    replay(tmp_path / "c.yaml", lambda: asyncio.run(agent([[1, 0], [3, 2]])))
+    outcome = run(tmp_path / "c.yaml", lambda: asyncio.run(agent(changed)))
+    assert {cause.kind.value for cause in outcome.causes} == {"span_moved"}
+
+
+def test_jobs_of_many_workers_at_once_have_no_order(tmp_path: Path) -> None:
+    async def agent(order: list[int]) -> None:
+        await asyncio.gather(*(in_worker(number) for number in order))
+
+    record(tmp_path / "c.yaml", lambda: asyncio.run(agent(list(range(8)))))
+    for seed in range(5):
+        order = random.Random(seed).sample(range(8), 8)
+        assert replay(tmp_path / "c.yaml", lambda: asyncio.run(agent(order))).verdict.deviations == ()  # noqa: B023
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+def test_eager_tasks_keep_their_places(tmp_path: Path) -> None:
+    async def early(number: int) -> None:
+        peek(number)
+        await asyncio.sleep(0)
+        glance(number)
+
+    async def agent() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        for number in range(2):
+            await asyncio.create_task(early(number))
+            glance(number + 10)
+
+    recorded = record(tmp_path / "c.yaml", agent).verdict.live
+    assert [span.name.split()[1] for span in recorded][1:] == ["peek", "glance", "glance"] * 2
+    replay(tmp_path / "c.yaml", agent)
 
 
 def test_thousand_agents_at_once(tmp_path: Path) -> None:

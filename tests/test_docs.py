@@ -13,16 +13,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 
+import agents
 import documents
 import pytest_spanchain
 from documents import ADRS, CONTRIBUTING, DOCUMENTS, EXAMPLES, FORMAT, README, ROOT, block, checks, code, table
 from model_replies import answer
 from project import Project
 from pytest_spanchain import _settings, cli, hookspecs
-from servers import ModelServer, Reply, Request
+from servers import CountingListener, Json, ModelServer, Reply, Request
 
 
 def paris(request: Request) -> Reply:
@@ -83,18 +85,33 @@ def test_the_script_without_pytest(sdk_env: ModelServer, tmp_path: Path, monkeyp
 
 
 @checks(README, "example: pytest.ini")
-def test_the_ini_file(project: Project) -> None:
-    (project.path / "pytest.ini").write_text(block(README, "example: pytest.ini").text)
+def test_the_ini_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = "asyncio_default_fixture_loop_scope = function\n"  # else pytest-asyncio warns
+    (project.path / "pytest.ini").write_text(block(README, "example: pytest.ini").text + loop)
     project.write("", "shop/__init__.py")
     project.write("def refund():\n    return 1\n\n\ndef lookup():\n    return 2\n", "shop/tools.py")
     project.write(
-        "from shop import tools\n\n\n@pytest.mark.cassette\ndef test_it(spanchain):\n"
+        "import os\n\nimport httpx2\nfrom shop import tools\n\n\n@pytest.mark.cassette\ndef test_it(spanchain):\n"
         "    assert tools.refund() + tools.lookup() == 3\n"
-        "    assert [span.kind for span in spanchain.live][1:] == ['tool', 'tool']\n"
+        "    drawn = os.urandom(4).hex()\n"
+        "    metadata = {'run_id': drawn, 'customer_email': 'ann@example.org'}\n"
+        "    body = {'metadata': metadata, 'text': f'of session-{drawn}'}\n"
+        "    httpx2.post(os.environ['ASKED'], json=body, verify=False)\n"
+        "    assert [span.kind for span in spanchain.live][1:] == ['tool', 'tool', 'http']\n"
+        "    socket = __import__('socket').create_connection(('127.0.0.1', int(os.environ['ALLOWED'])))\n"
+        "    socket.close()\n"
     )
     project.pytester.syspathinsert()
-    project.record()
-    assert project.run().counts["replayed"] == 1
+    project.server.script(lambda request: Json({}))
+    monkeypatch.setenv("ASKED", project.server.url)
+    with CountingListener() as listener:
+        monkeypatch.setenv("ALLOWED", str(listener.port))
+        project.record()
+        (cassette,) = project.cassettes()
+        assert "ann@example.org" not in cassette.read_text(encoding="utf-8")
+        requests = project.requests
+        assert project.run().counts["replayed"] == 1
+        assert (project.requests, listener.connections) == (requests, 2)
 
 
 def test_the_decorator_and_registered_types_as_readme_spells_them(tmp_path: Path) -> None:
@@ -124,11 +141,21 @@ def test_the_decorator_and_registered_types_as_readme_spells_them(tmp_path: Path
     assert ran == [24.0]
 
 
-def test_clients_refuse_to_be_made_without_a_key_as_readme_warns(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "clients refuse to be made without a key" in documents.prose(README)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+def test_the_sdks_insist_on_a_key_as_readme_says(monkeypatch: pytest.MonkeyPatch, sdk_env: ModelServer) -> None:
+    said = " ".join(documents.prose(README).split())
+    assert "OpenAI's client cannot be made without one, Anthropic's not be used" in said
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(name)
     with pytest.raises(openai.OpenAIError):
         openai.OpenAI()
+    client = anthropic.Anthropic()
+    with pytest.raises(TypeError, match="authentication"):
+        client.messages.create(model="m", max_tokens=1, messages=[{"role": "user", "content": "hi"}])
+    sdk_env.script(paris)
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.setenv(name, "any text")
+    assert "Paris" in agents.ask("hi")
+    assert "Paris" in agents.claude_tool_loop("hi")
 
 
 @pytest.mark.parametrize("row", table(README, "mode"), ids=lambda row: code(row[0])[0])
@@ -203,6 +230,30 @@ def test_exit_statuses_of_verify(reader: Project, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit) as usage:
         cli.main(["verify"])
     assert usage.value.code == 2
+    assert cli.main(["verify", str(reader.path / "gone.yaml")]) == 3
+
+
+def test_show_and_diff_print_what_readme_says(
+    reader: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, tools, _ = map(str, reader.cassettes())
+    capsys.readouterr()
+    assert cli.main(["show", agent]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"chat gpt-5\.4-mini .*tok", shown), shown
+    assert re.search(r"\d ?m?s\b", shown), shown
+    assert re.search(r"\d ?k?B\b", shown), shown
+    assert cli.main(["diff", agent, tools]) == 1
+    assert "deviation point" in capsys.readouterr().out
+
+
+def test_verify_never_imports_the_projects_code(reader: Project) -> None:
+    for name in ("conftest.py", "tests/conftest.py", "tests/test_agent.py", "tests/test_tools.py", "test_tools.py"):
+        (reader.path / name).write_text("raise SystemExit('imported')")
+    script = "import sys; from pytest_spanchain.cli import main; status = main(['verify', 'cassettes'])\n"
+    script += "sys.exit(status or len({'pytest', 'openai', 'httpx2', 'test_tools'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=reader.path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # --- the example agents ------------------------------------------------------------------------------------------
@@ -398,13 +449,13 @@ def test_words_that_claim_too_much_are_not_used(document: str) -> None:
 
 def test_exported_names_are_what_can_be_imported() -> None:
     exported = pytest_spanchain.__all__
-    assert exported == sorted(exported, key=lambda name: (name[0].islower(), name))
+    assert exported == sorted(exported, key=lambda name: (not name.isupper(), name[0].islower(), name))
     assert set(exported) == set(pytest_spanchain._HOME_OF) == set(dir(pytest_spanchain))
     namespace: dict[str, Any] = {}
     exec("from pytest_spanchain import *", namespace)
     assert set(namespace) - {"__builtins__"} == set(exported)
     for name in exported:
-        assert namespace[name].__name__ == name
+        assert name.isupper() or namespace[name].__name__ == name
         assert namespace[name].__doc__, f"{name} is public and says nothing of itself"
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         pytest_spanchain.Nonsense  # noqa: B018

@@ -20,7 +20,8 @@ import outsider
 from documents import FORMAT, ROOT, block, checks, code, prose, table
 from pytest_spanchain import _canonical, _chain, _codec, _layout, _ledger, _store, _summary
 from pytest_spanchain._codec import limits
-from pytest_spanchain._values import _CONTAINERS, _READERS
+from pytest_spanchain._values.decoder import _READERS
+from pytest_spanchain._values.encoder import _CONTAINERS
 from pytest_spanchain._values.objects import NAMED_SECTIONS
 from pytest_spanchain.errors import CassetteUnreadable
 

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from model_replies import ToolCall, answer, tool_results
-from pytest_spanchain import Deviation, DeviationKind, tool
+from pytest_spanchain import Deviation, DeviationError, DeviationKind, tool
 from recording import record, replay, run
 from servers import ModelServer, Reply, Request
 
@@ -183,6 +183,27 @@ def test_changed_tool_argument(agent: Agent, cassette: Path) -> None:
     assert (change.path, change.golden, change.live) == ("request.arguments.order", "1412", "1413")
 
 
+@pytest.mark.parametrize(("recorded", "asked"), [(0.0, -0.0), (1, 1.0), (1, True), ([0.0], [-0.0])], ids=str)
+def test_an_argument_that_only_python_takes_for_equal(recorded: Any, asked: Any, tmp_path: Path) -> None:
+    """It borrows the recorded answer, so that the run goes on; it must not pass."""
+
+    def agent(value: Any) -> Callable[[], Any]:
+        return lambda: tool(double)(value)
+
+    record(tmp_path / "c.yaml", agent(recorded))
+    assert replay(tmp_path / "c.yaml", agent(recorded)).value == "served"
+    outcome = run(tmp_path / "c.yaml", agent(asked))
+    assert outcome.value == "served"
+    assert isinstance(outcome.failure, DeviationError)
+    (cause,) = outcome.causes
+    assert cause.kind is DeviationKind.INPUT_CHANGED
+    assert cause.changes[0].path.startswith("request.arguments.value")
+
+
+def double(value: Any) -> str:
+    return "served"
+
+
 def test_one_model_call_fewer(agent: Agent, cassette: Path) -> None:
     cause = blamed(cassette, replace(agent, greet=False))
     assert (cause.kind, cause.path[-1]) == (DeviationKind.SPAN_REMOVED, CHAT)
@@ -224,3 +245,16 @@ def test_everything_after_the_cause_is_a_consequence(agent: Agent, cassette: Pat
     assert cause.kind is DeviationKind.INPUT_CHANGED
     followers = [found for found in outcome.verdict.deviations if found.consequence]
     assert {found.kind for found in followers} >= {DeviationKind.SPAN_REMOVED, DeviationKind.INPUT_CHANGED}
+
+
+def test_an_instrumentation_that_one_run_lacks_does_not_turn_drift_into_a_miss(tmp_path: Path) -> None:
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("instrumentor")
+
+    def instrumented() -> str:
+        with tracer.start_as_current_span("wrapped"):
+            return lookup("1412")
+
+    record(tmp_path / "c.yaml", instrumented)
+    assert replay(tmp_path / "c.yaml", lambda: lookup("1412")).verdict.notes
+    (cause,) = run(tmp_path / "c.yaml", lambda: lookup("1413")).causes
+    assert (cause.kind, cause.path[-1]) == (DeviationKind.INPUT_CHANGED, LOOKUP)

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import multiprocessing
 import os
 import re
+import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -124,7 +130,7 @@ def swallowing(way: Callable[[int], None], port: int) -> None:
         way(port)
 
 
-def line_of(way: Callable[[int], None]) -> int:
+def line_of(way: Callable[..., None]) -> int:
     """The line that leaves; threads end in the raw socket's."""
     code = way if way not in (by_thread, by_pool, by_executor) else by_raw_socket
     first = code.__code__.co_firstlineno
@@ -232,6 +238,80 @@ def test_loopback_may_be_allowed(allowed: str, name: str, cassette: Path, listen
     outcome = run(cassette, lambda: swallowing(WAYS[name], listener.port), allow_hosts=[allowed])
     assert outcome.failure is None
     assert listener.connections == (name != "udp")
+
+
+@pytest.mark.parametrize(("allowed", "passes"), [("unix:s", True), ("unix:*", True), ("unix:other", False)])
+def test_unix_sockets_may_be_allowed(
+    allowed: str, passes: bool, cassette: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s")
+        server.listen()
+
+        def agent() -> None:
+            with socket.socket(socket.AF_UNIX) as raw, suppress(LiveCallError):
+                raw.connect("s")
+
+        assert (run(cassette, agent, allow_hosts=[allowed]).failure is None) == passes
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_pythons_own_processes_may_talk(method: str, tmp_path: Path) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip("not here")
+    context: Any = multiprocessing.get_context(method)
+
+    def agent() -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a fork in a process with threads
+            with context.Manager() as manager:
+                shared = manager.list([1])
+                shared.append(2)
+                worker = context.Process(target=len, args=([],))
+                worker.start()
+                worker.join(20)
+                return sum(shared)
+
+    assert record(tmp_path / "m.yaml", agent).verdict.notes == ()
+    outcome = run(tmp_path / "m.yaml", agent)
+    assert (outcome.raised, outcome.failure, outcome.value) == (None, None, 3)
+
+
+def test_a_directory_that_only_looks_like_pythons_own_is_refused(cassette: Path, tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="pymp-"))  # short, as an address has to be
+    try:
+        folder.chmod(0o755)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(folder / "s"))
+            server.listen()
+
+            def agent() -> None:
+                with socket.socket(socket.AF_UNIX) as raw, suppress(LiveCallError):
+                    raw.connect(str(folder / "s"))
+
+            assert len(run(cassette, agent).verdict.attempts) == 1
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_attempt_from_a_directory_that_is_gone(
+    cassette: Path, listener: CountingListener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def agent() -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        swallowing(by_urllib, listener.port)
+
+    try:
+        outcome = run(cassette, agent)
+    finally:
+        monkeypatch.chdir(tmp_path)
+    assert len(outcome.verdict.attempts) == 1
+    assert isinstance(outcome.failure, DeviationError)
+    assert listener.connections == 0
 
 
 def test_allowing_one_host_allows_no_other(cassette: Path) -> None:
@@ -453,6 +533,60 @@ def test_report_of_several_attempts_names_each(cassette: Path, listener: Countin
     assert f":{line_of(by_urllib)}" in text
     assert f":{line_of(by_lookup)}" in text
     assert outcome.verdict.live_calls == 2
+
+
+# --- connections from before the run -----------------------------------------------------------------------------
+
+
+def by_send(warm: socket.socket) -> None:
+    warm.send(b"POST / HTTP/1.1\r\n\r\n")  # leaves
+
+
+def by_sendall(warm: socket.socket) -> None:
+    warm.sendall(b"POST / HTTP/1.1\r\n\r\n")  # leaves
+
+
+def by_kept_alive(warm: socket.socket) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1")
+    connection.sock = warm
+    connection.request("POST", "/delete_everything")  # leaves
+
+
+def by_sendmsg_connected(warm: socket.socket) -> None:
+    warm.sendmsg([b"POST / HTTP/1.1\r\n\r\n"])  # leaves
+
+
+@pytest.mark.parametrize("way", [by_send, by_sendall, by_kept_alive, by_sendmsg_connected])
+def test_warm_connection_sends_nothing(way: Callable[[socket.socket], None], cassette: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as warm:
+        far, _ = server.accept()
+        with far:
+            outcome = run(cassette, lambda: way(warm))
+            assert isinstance(outcome.raised, LiveCallError)
+            (attempt,) = outcome.verdict.attempts
+            assert f"{HERE}:{line_of(way)} in " in attempt.site
+            assert run(cassette, lambda: way(warm), allow_hosts=["localhost"]).failure is None
+            far.settimeout(5)
+            assert far.recv(4) == b"POST", "what is allowed is sent"
+
+
+def test_server_in_the_process_may_answer(cassette: Path) -> None:
+    """A child process that calls back is answered: what was accepted is not an attempt to leave."""
+    script = (
+        "import socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); print(s.recv(9).decode())"
+    )
+
+    def agent() -> str:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = str(server.getsockname()[1])
+            with subprocess.Popen([sys.executable, "-c", script, port], stdout=subprocess.PIPE, text=True) as child:
+                near, _ = server.accept()
+                with near:
+                    near.sendall(b"answer")
+                return str(child.communicate(timeout=10)[0]).strip()
+
+    outcome = run(cassette, agent)
+    assert (outcome.value, outcome.failure) == ("answer", None)
 
 
 # --- while recording ---------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from project import Project
@@ -204,6 +206,39 @@ def test_redactions_of_several_conftests_add_up(project: Project) -> None:
     assert "{name} of {name}" in text
     assert "Smith" not in text
     assert "York" not in text
+
+
+WRONG = {
+    "no layout": (
+        "if 'status' in part: part['body'].pop('layout')",
+        "response of a model call .*body.layout is missing",
+    ),
+    "no body": ("if 'status' in part: del part['body']", "response of a model call .*body is missing"),
+    "no url": ("if 'url' in part: del part['url']", "request of a model call .*url is missing"),
+    "emptied": ("part.clear()", "request of a model call .*method is missing"),
+    "layout": ("if 'status' in part: part['body']['layout'] = 'odd'", "response .*body.layout cannot be read"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("swallows", [False, True], ids=["raises", "swallows"])
+def test_what_redaction_leaves_must_be_replayable(project: Project, what: str, swallows: bool) -> None:
+    body, message = WRONG[what]
+    conftest(project, f"def pytest_spanchain_redact(part):\n    {body}\n")
+    project.write(SWALLOWS if swallows else ONE)
+    result = project.run("--record-mode=once")
+    assert result.outcomes == {"failed": 1}
+    assert re.search(f"left the {message}", result.out)
+    assert "KeyError" not in result.out
+    assert project.cassettes() == []
+
+
+def test_rules_that_leave_no_replayable_response_fail_the_recording(project: Project) -> None:
+    project.write(ONE.replace("@pytest.mark.cassette", "@pytest.mark.cassette(redact=['body.*'])"))
+    result = project.run("--record-mode=once")
+    assert result.outcomes == {"failed": 1}
+    assert "left the response of a model call" in result.out
+    assert project.cassettes() == []
 
 
 # --- hooks that go wrong -----------------------------------------------------------------------------------------

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_spanchain._layout import LayoutError, join, order_of, relayout, reorder, split
+import builders
+import recording
+from pytest_spanchain import _codec
+from pytest_spanchain._layout import MAX_DEPTH, LayoutError, join, order_of, relayout, reorder, split
+from pytest_spanchain.errors import Unrecordable
+from servers import ModelServer, Raw
 
 SCALARS = (
     st.none()
@@ -148,14 +155,37 @@ def test_texts_that_stay_texts(text: str) -> None:
     assert split(text) is None
 
 
-def test_hundred_levels_are_fine_even_deep_in_the_stack() -> None:
-    text = "[" * 99 + '{"b":1,"a":2}' + "]" * 99
+def test_many_levels_are_fine_even_deep_in_the_stack() -> None:
+    text = "[" * (MAX_DEPTH - 1) + '{"b":1,"a":2}' + "]" * (MAX_DEPTH - 1)
     value, layout = taken(text)
 
     def deep(levels: int) -> str:
         return deep(levels - 1) if levels else join(value, layout)
 
     assert deep(500) == text
+
+
+def test_what_is_taken_apart_fits_into_a_cassette() -> None:
+    for inner in ("", "1", "{}"):
+        levels = MAX_DEPTH - (inner == "{}")
+        value, _ = taken("[" * levels + inner + "]" * levels)
+        document = builders.document_holding({"json": value})
+        assert _codec.loads(_codec.dumps(document)).document == document
+        assert split("[" * (levels + 1) + inner + "]" * (levels + 1)) is None
+        with pytest.raises(Unrecordable):
+            _codec.dumps(builders.document_holding({"json": [value]}))
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH - 1, MAX_DEPTH, 70, 99, 500])
+def test_a_deep_answer_is_recorded_and_replayed(server: ModelServer, tmp_path: Path, levels: int) -> None:
+    text = '{"a": ' + "[" * levels + "]" * levels + "}"
+
+    def agent() -> str:
+        return httpx.get(f"{server.url}/deep").text
+
+    server.script(lambda request: Raw(text.encode(), content_type="application/json"))
+    assert recording.record(tmp_path / "deep.yaml", agent).value == text
+    assert recording.replay(tmp_path / "deep.yaml", agent).value == text
 
 
 def test_like_objects_are_described_once() -> None:

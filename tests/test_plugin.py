@@ -11,7 +11,7 @@ import pytest
 
 from model_replies import answer
 from project import Project
-from servers import CountingListener, Json
+from servers import CountingListener, Json, Stream
 
 ONE = """
 @pytest.mark.cassette
@@ -47,7 +47,7 @@ def test_strict_options_know_our_names(project: Project) -> None:
         ("mode='onec'", "unknown record mode 'onec' (did you mean 'once'?)"),
         ("'once'", "takes keyword arguments only, not 'once'"),
         ("tools='x:y'", "tools takes a list, not 'x:y'"),
-        ("ignore=['re:[']", "not a regular expression: 're:['"),
+        ("ignore=['re:[']", "ignore: not a regular expression: '['"),
     ],
 )
 def test_a_wrong_marker_stops_the_session_before_anything_runs(project: Project, marker: str, message: str) -> None:
@@ -1028,3 +1028,171 @@ def test_tests_in_one_session_do_not_mix(project: Project) -> None:
     assert project.record().counts == {"replayed": 0, "recorded": 2, "live": 2, "unverified": 0}
     assert project.run().counts == {"replayed": 2, "recorded": 0, "live": 0, "unverified": 0}
     assert project.requests == 4
+
+
+# --- the end of a run --------------------------------------------------------------------------------------------
+
+
+def test_a_tool_that_somebody_else_patched_fails_its_test_alone(project: Project) -> None:
+    project.write("def refund(order): return order\n", name="shop.py")
+    project.write(
+        """
+import shop
+
+@pytest.mark.cassette(tools=["shop:refund"])
+def test_it():
+    shop.refund(1)
+    shop.refund.__code__ = (lambda order: 7).__code__
+
+@pytest.mark.cassette
+def test_after(): ask("hello")
+"""
+    )
+    result = project.run("--record-mode=once", process=True)
+    assert result.outcomes == {"failed": 1, "passed": 1}
+    assert "the code of refund was replaced while it was being recorded" in result.out
+    assert "INTERNALERROR" not in result.out
+    assert [path.name.partition("-")[0] for path in project.cassettes()] == ["test_after"]
+
+
+def test_a_hook_that_fails_at_the_end_fails_its_test_alone(project: Project) -> None:
+    """A stream that nobody reads to its end is finished, and so redacted, when the run ends."""
+    project.server.script(lambda request: Stream([b"data: {}\n\n"] * 3))
+    project.write(
+        """
+def pytest_spanchain_redact(kind, part):
+    if "status" in part:
+        raise RuntimeError("hook breaks")
+""",
+        name="conftest.py",
+    )
+    project.write(
+        """
+import os
+import httpx2
+
+@pytest.mark.cassette
+def test_it():
+    client = httpx2.Client(verify=False)
+    response = client.send(client.build_request("GET", os.environ["OPENAI_BASE_URL"]), stream=True)
+    next(response.iter_bytes())
+
+def test_after(): ...
+"""
+    )
+    result = project.run("--record-mode=once", "-W", "ignore::ResourceWarning", process=True)
+    assert result.outcomes == {"failed": 1, "passed": 1}
+    assert result.out.count("RuntimeError: hook breaks") >= 1
+    assert "INTERNALERROR" not in result.out
+    assert project.cassettes() == []
+
+
+def test_traces_are_equal_in_the_test_by_the_rules_of_the_verdict(project: Project) -> None:
+    source = """
+@pytest.mark.cassette(ignore=["body.json.messages[*].content"])
+def test_it(spanchain):
+    ask("WORD")
+    assert spanchain.deviations == ()
+    assert spanchain.live == spanchain.golden
+"""
+    project.write(source.replace("WORD", "hello"))
+    project.record()
+    project.write(source.replace("WORD", "hullo"))
+    assert project.run().counts["replayed"] == 1
+
+
+@pytest.mark.parametrize("call", ["swallow('too late')", "leave()"])
+def test_what_is_refused_after_the_verdict_fails_the_teardown(project: Project, call: str) -> None:
+    """The verdict is given, and the error is swallowed: it is told all the same."""
+    project.write(
+        f"""
+import socket
+from pathlib import Path
+
+def leave():
+    try:
+        socket.create_connection(("127.0.0.1", 9))
+    except Exception:
+        pass
+
+@pytest.fixture
+def cleanup():
+    yield
+    if Path("late").read_text():
+        {call}
+
+@pytest.mark.cassette
+def test_it(cleanup):
+    ask("hello")
+"""
+    )
+    (project.path / "late").write_text("")
+    project.record()
+    (project.path / "late").write_text("yes")
+    result = project.run("-W", "ignore::ResourceWarning")
+    assert result.outcomes == {"passed": 1, "errors": 1}
+    assert "had ended" in result.out
+
+
+@pytest.mark.parametrize("left", ["finalizer", "fixture", "thread", "pool"])
+def test_a_tool_that_is_called_after_a_replay_does_not_run(project: Project, left: str) -> None:
+    project.write(
+        """
+from pathlib import Path
+
+def refund(order):
+    with Path("ledger").open("a") as ledger:
+        ledger.write(order)
+    return order
+""",
+        name="shop.py",
+    )
+    ways = {
+        "finalizer": "request.addfinalizer(late)",
+        "fixture": "pass",
+        "thread": "threading.Thread(target=wait_and_do).start()",
+        "pool": "pool.submit(wait_and_do)",
+    }
+    project.write(
+        f"""
+import shop, threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+pool, release, done = ThreadPoolExecutor(1), threading.Event(), threading.Event()
+pool.submit(int).result()
+
+def late():
+    with suppress(Exception):
+        shop.refund("late ")
+
+def wait_and_do():
+    release.wait(5)
+    late()
+    done.set()
+
+@pytest.fixture
+def cleanup(spanchain):
+    yield
+    if not spanchain.recording and {left == "fixture"}:
+        late()
+
+@pytest.mark.cassette(tools=["shop:refund"])
+def test_it(request, spanchain, cleanup):
+    shop.refund("once ")
+    if not spanchain.recording:
+        {ways[left]}
+
+def test_next():
+    release.set()
+    if {left in ("thread", "pool")} and not Path("recording").exists():
+        assert done.wait(5)
+""".replace("import shop, threading", "import shop, threading\nfrom pathlib import Path")
+    )
+    (project.path / "recording").touch()
+    project.run("--record-mode=once", process=True)
+    (project.path / "recording").unlink()
+    before = (project.path / "ledger").read_text()
+    result = project.run(process=True)
+    assert result.outcomes == {"passed": 2, **({"errors": 1} if left in ("finalizer", "fixture") else {})}
+    assert before == (project.path / "ledger").read_text() == "once ", "no body ran"

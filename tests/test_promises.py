@@ -167,6 +167,19 @@ def test_hundred_sessions_touch_nothing(
     assert (project.path / "ledger.txt").read_text() == "1412\n"
 
 
+def test_a_library_that_is_not_recognised_stops_every_test(
+    pytester: pytest.Pytester, sdk_env: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its calls would go out unrecorded: in the first test, and in those that come after it."""
+    project = Project(pytester, sdk_env, monkeypatch)
+    project.write("import httpx2\n\n\nclass Other:\n    pass\n\n\nhttpx2.HTTPTransport = Other\n", "conftest.py")
+    project.write("".join(f"@pytest.mark.cassette\ndef test_{n}():\n    ask('hi')\n\n\n" for n in range(3)))
+    result = project.run("--record-mode=once", process=True)
+    assert result.outcomes == {"errors": 3}, result.out
+    assert "httpx2 is not recognised" in result.out
+    assert (project.requests, project.cassettes()) == (0, [])
+
+
 # --- formatters --------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pytest_spanchain._redact import ALLOWED_REQUEST_HEADERS, ALLOWED_RESPONSE_HEADERS, Redactor
+from pytest_spanchain._redact.printable import UNPRINTABLE, printable
 from pytest_spanchain._redact.secrets import known_format, looks_secret
 from pytest_spanchain._redact.stream import joined
 from pytest_spanchain._redact.text import PLACEHOLDER
@@ -165,12 +166,14 @@ def test_redaction_does_not_depend_on_the_key_of_the_machine() -> None:
     def request(key: str) -> Any:
         redact = Redactor({"SERVICE_API_KEY": key})
         headers = redact.request_headers([("Authorization", f"Bearer {key}"), ("Accept", "*/*")])
-        body = redact.value({"api_key": key, "say": f"use {key}"})
+        body = redact.value({"api_key": key, "token": key})
         return headers, redact.url(f"https://h/v1?key={key}&x=1"), body
 
     assert request("sk-real-8237HGSDhgsd726") == request("tk-dummy-0000aaaaBBBB")
+    assert request("sk-real-8237HGSDhgsd726") == request("dummy")
     no_key = Redactor({})
-    assert no_key.url("https://h/v1?key=dummy&x=1") == request("sk-real-8237HGSDhgsd726")[1]
+    assert no_key.url("https://h/v1?api_key=dummy&x=1") == "https://h/v1?api_key=redacted&x=1"
+    assert no_key.url("https://x.googleapis.com/v1?key=dummy") == "https://x.googleapis.com/v1?key=redacted"
     assert no_key.value({"api_key": "dummy"}) == {"api_key": PLACEHOLDER}
 
 
@@ -221,8 +224,8 @@ def test_the_allowed_headers_are_kept() -> None:
     assert redact.request_headers([("Content-Type", 'multipart/form-data; boundary="9f-x"; a=b')]) == {
         "content-type": "multipart/form-data; boundary=boundary; a=b"
     }
-    moved = redact.response_headers([("Location", f"http://127.0.0.1:80/x?token=abc&q={quote(CANARY)}")])
-    assert moved == {"location": "http://loopback/x?token=redacted&q=redacted"}
+    moved = redact.response_headers([("Location", f"http://127.0.0.1:80/x?access_token=abc&q={quote(CANARY)}")])
+    assert moved == {"location": "http://loopback/x?access_token=redacted&q=redacted"}
 
 
 @pytest.mark.parametrize(
@@ -230,9 +233,9 @@ def test_the_allowed_headers_are_kept() -> None:
     [
         ("https://user:pa55@h.example/p?q=1", "https://redacted@h.example/p?q=1"),
         ("https://user@h.example/", "https://redacted@h.example/"),
-        ("https://h/p?api_key=a%20b&x=%7e&Key=1#frag", "https://h/p?api_key=redacted&x=%7e&Key=redacted#frag"),
+        ("https://h/p?api_key=a%20b&x=%7e&Api-Key=1#frag", "https://h/p?api_key=redacted&x=%7e&Api-Key=redacted#frag"),
         (
-            "https://h/p?X-Amz-Signature=ab&X-Amz-Date=1&sig=c",
+            "https://h/p?X-Amz-Signature=ab&X-Amz-Date=1&sig=c%2BQ7xW9kLm",
             "https://h/p?X-Amz-Signature=redacted&X-Amz-Date=1&sig=redacted",
         ),
         ("https://h/p?max_tokens=5&page_token=x&key=", "https://h/p?max_tokens=5&page_token=x&key="),
@@ -243,7 +246,7 @@ def test_the_allowed_headers_are_kept() -> None:
         ("http://localhost.example.org/a", "http://localhost.example.org/a"),
         ("http://h/#access_token=abc&x=1", "http://h/#access_token=redacted&x=1"),
         (f"https://h/bot{quote(CANARY)}/send", "https://h/botredacted/send"),
-        ("/relative?token=abc", "/relative?token=redacted"),
+        ("/relative?access_token=abc", "/relative?access_token=redacted"),
         ("https://h/p?a=%zz&&b", "https://h/p?a=%zz&&b"),
     ],
 )
@@ -283,6 +286,24 @@ def test_urls_and_forms_inside_texts() -> None:
         ("MAX_TOKENS", "1000000000", False),
         ("KEY_CACHE", "true", False),
         ("SHORT_KEY", "aB3$xyz", False),
+        ("ADMIN_PASSWORD", "swordfishtuna", True),
+        ("PIN_SECRET", "739173917391", True),
+        ("SEASON_PASSWORD", "Summer-2026", True),
+        ("DB_PASS", PLAIN_CANARY, True),
+        ("PGPASS", PLAIN_CANARY, True),
+        ("MY_PAT", PLAIN_CANARY, True),
+        ("API_AUTH", PLAIN_CANARY, True),
+        ("DB_PWD", PLAIN_CANARY, True),
+        ("MY_CREDENTIALS", PLAIN_CANARY, True),
+        ("OLDPWD", "/home/me/work1", False),
+        ("PWD", "/home/me/work1", False),
+        ("DB_PASSWORD", "changeme", False),
+        ("DB_PASSWORD", "test-password", False),
+        ("USE_PASSWORD", "true", False),
+        ("PASSWORD_FILE", "/run/secrets/db1", False),
+        ("PASSWORD_URL", "https://h.example/reset1", False),
+        ("SECRET_PORT", "54321", False),
+        ("TOKEN_BUDGET", "100000000000", False),
         ("UNRELATED", "sk-proj-3kfj38fjJD83jd", False),
     ],
 )
@@ -299,6 +320,238 @@ def test_structured_environment_values_teach_their_secret_parts() -> None:
     assert PLAIN_CANARY not in redact.text(json.dumps({"got": account["private_key"]}))
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("?key=order-1412", "?key=order-9999"),
+        ("?key=alpha", "?key=beta"),
+        ("?key=SKU1412ABX9", "?key=SKU1412ABX8"),
+        ("?session=12", "?session=13"),
+        ("?token=left", "?token=right"),
+        ("?code=SAVE20NOW", "?code=SAVE30NOW"),
+        ("?signature=yes", "?signature=no"),
+    ],
+)
+def test_a_query_that_may_be_data_is_data_unless_it_looks_like_a_credential(first: str, second: str) -> None:
+    redact = redactor()
+    for query in (first, second):
+        assert redact.url(f"https://h/kv{query}") == f"https://h/kv{query}"
+        assert redact.text(f"see https://h/kv{query} .") == f"see https://h/kv{query} ."
+    name = first.partition("=")[0]
+    assert redact.url(f"https://h/kv{name}={PLAIN_CANARY}") == f"https://h/kv{name}=redacted"
+
+
+@pytest.mark.parametrize("name", ["auth_key", "bot_token", "session_id", "pass", "sid", "code", "X-Amz-Credential"])
+def test_query_names(name: str) -> None:
+    assert Redactor({}).url(f"https://h/p?{name}={PLAIN_CANARY}&x=1") == f"https://h/p?{name}=redacted&x=1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The password of the user, at least 8 characters",
+        "open sesame",
+        "never use it",
+        "Name of the token to revoke, e.g. prod-1",
+        "required",
+    ],
+)
+@pytest.mark.parametrize("name", ["password", "passphrase", "id_token"])
+def test_what_describes_a_credential_is_none(name: str, text: str) -> None:
+    schema = {"type": "string", "description": text, "pattern": "^[A-Za-z0-9+/]{8,}$"}
+    values: list[Any] = [{"properties": {name: schema}}, {"required": [name, "note"]}, {name: {"anyOf": [schema]}}]
+    values += [[[name, text], ["a", "b"]], {name: [text, "Other-Words 1"]}] if " " in text else []
+    values += [{name: text}, {"text": json.dumps({name: text})}] if " " in text else []
+    for value in values:
+        assert redactor().value(value) is value
+
+
+@pytest.mark.parametrize("text", ["Bearer x", "correct horse battery staple", "sid=a; theme=b", "x", f"is {CANARY}"])
+def test_what_could_be_a_credential_is_one_by_name(text: str) -> None:
+    for name in ("authorization", "passphrase"):
+        assert Redactor({}).value({name: text}) == {name: PLACEHOLDER}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "app_secret",
+            "bot_token",
+            "session_key",
+            "consumerSecret",
+            "jwt_secret",
+            "db_pass",
+            "csrf_token",
+            "auth_key",
+        ),
+        *("X-Auth-Key", "oauth_token", "passcode", "token_secret", "webhook_token", "top_secret"),
+        "db.connection_string",
+    ],
+)
+def test_more_names(name: str) -> None:
+    assert Redactor({}).value({name: PLAIN_CANARY}) == {name: PLACEHOLDER}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"headers": {"Authorization": [f"Bearer {PLAIN_CANARY}"]}},
+        {"headers": [["Authorization", f"Bearer {PLAIN_CANARY}"], ["Accept", "*/*"]]},
+        {"headers": [{"$tuple": ["Authorization", f"Bearer {PLAIN_CANARY}"]}]},
+        {"$map": [["password", PLAIN_CANARY], [1, 2]]},
+        {"$map": [["password", PLAIN_CANARY]]},
+        {"$ordereddict": [["password", PLAIN_CANARY]]},
+        {"api_keys": [PLAIN_CANARY, f"{PLAIN_CANARY}2"]},
+        {"password": {"value": PLAIN_CANARY}},
+        {"password": {"$tuple": ["a", PLAIN_CANARY]}},
+        {"name": "password", "value": PLAIN_CANARY},
+        [{"key": "Authorization", "value": f"Bearer {PLAIN_CANARY}"}],
+        {"http.request.header.authorization": [f"Bearer {PLAIN_CANARY}"]},
+        {"http.request.header.cookie": [f"sid={PLAIN_CANARY}"]},
+        {"http.request.header.x-api-key": [PLAIN_CANARY]},
+        {"http.target": f"/cb?access_token={PLAIN_CANARY}&x=1"},
+        {"url.query": f"access_token={PLAIN_CANARY}&x=1"},
+        {"text": f'[{{"password": "{PLAIN_CANARY}"}}]'},
+    ],
+)
+def test_names_reach_what_stands_in_pairs_and_lists(value: Any) -> None:
+    redacted = Redactor({}).value(value)
+    assert PLAIN_CANARY not in json.dumps(redacted)
+    assert PLACEHOLDER in json.dumps(redacted)
+    assert Redactor({}).value(redacted) is redacted
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [["password", "email"], ["x", "y"]],
+        [["api_key", "API key"], ["password", "Password"]],
+        {"authorization": ["approve", "deny"]},
+        {"password": {"$object": ["shop.models:UserPassword", {"set": True}]}},
+        {"$map": [[1, 2]]},
+        {"name": "search", "value": PLAIN_CANARY},
+        {"$bytes": base64_of("plain text", "", "")},
+        {"base64": "not base64!"},
+    ],
+)
+def test_pairs_and_lists_of_data_stay(value: Any) -> None:
+    assert redactor().value(value) is value
+
+
+def test_packed_bytes_stay_packed() -> None:
+    redact = redactor()
+    for kind in ("base64", "$bytes", "$bytearray"):
+        for data in (b"\xff" + CANARY.encode() + b"\x00", b'\xff{"password": "x"}'):
+            redacted = redact.value({"body": {kind: base64.b64encode(data).decode()}})
+            clean = base64.b64decode(redacted["body"][kind], validate=True)
+            assert clean in (b"\xff[redacted]\x00", b'\xff{"password": "[redacted]"}')
+            assert redact.value(redacted) is redacted
+    hidden = redact.value({"password": {"$bytes": base64.b64encode(PLAIN_CANARY.encode()).decode()}})
+    assert base64.b64decode(hidden["password"]["$bytes"], validate=True) == PLACEHOLDER.encode()
+
+
+@pytest.mark.parametrize(
+    "teach",
+    [
+        lambda redact: redact.value({"access_token": PLAIN_CANARY}),
+        lambda redact: redact.value({"Authorization": f"Bearer {PLAIN_CANARY}"}),
+        lambda redact: redact.value({"text": json.dumps({"password": PLAIN_CANARY})}),
+        lambda redact: redact.text(f"DB_PASSWORD={PLAIN_CANARY}"),
+        lambda redact: redact.url(f"https://h/p?access_token={PLAIN_CANARY}"),
+        lambda redact: redact.stream(f'data: {{"access_token": "{PLAIN_CANARY}"}}\n\n', []),
+    ],
+)
+def test_what_a_name_gave_away_is_looked_for_elsewhere(teach: Callable[[Redactor], Any]) -> None:
+    redact = Redactor({})
+    early = {"said": f"it is {PLAIN_CANARY}"}
+    assert redact.value(early) is early
+    assert PLAIN_CANARY not in str(teach(redact))
+    assert redact.value(early) == {"said": f"it is {PLACEHOLDER}"}
+    with pytest.raises(SecretFound, match=r"entry 1\.said: holds the value of the key"):
+        redact.check(early, "entry 1")
+
+
+def test_what_a_name_gave_away_is_replaced_beside_it_too() -> None:
+    value = {"note": f"with {PLAIN_CANARY}", "password": PLAIN_CANARY}
+    assert Redactor({}).value(value) == {"note": f"with {PLACEHOLDER}", "password": PLACEHOLDER}
+
+
+def test_ordinary_words_below_a_name_and_users_keys_teach_nothing() -> None:
+    redact = Redactor({}, keys=["customer_email"])
+    redact.value({"password": "sesame", "passphrase": "correct horse battery staple", "customer_email": "a1@b.example"})
+    value = {"a": "sesame correct horse battery staple a1@b.example"}
+    assert redact.value(value) is value
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "curl -H 'Authorization: Bearer {}' https://x/api",
+            "curl -H 'Authorization: Bearer [redacted]' https://x/api",
+        ),
+        ("Authorization: Basic {}==", "Authorization: Basic [redacted]"),
+        ("host=db user=app password={} dbname=x", "host=db user=app password=[redacted] dbname=x"),
+        ("Server=x;Uid=a;Pwd={};", "Server=x;Uid=a;Pwd=[redacted];"),
+        ("# env\nDB_PASSWORD={}\nPORT=80\n", "# env\nDB_PASSWORD=[redacted]\nPORT=80\n"),
+        ("DB_PASSWORD=tuna1\n", "DB_PASSWORD=[redacted]\n"),
+        ("db:\n  password: {}\n", "db:\n  password: [redacted]\n"),
+        ("Cred(user=a, password={}, n=1)", "Cred(user=a, password=[redacted], n=1)"),
+        ("Cred(user='a', password='{}', n=1)", "Cred(user='a', password='[redacted]', n=1)"),
+        ("RuntimeError: password={}.", "RuntimeError: password=[redacted]."),
+        ("run --password {} now", "run --password [redacted] now"),
+        ("{{b'password': b'{}'}}", "{{b'password': b'[redacted]'}}"),
+        ('{{"password" : ["{}"]}}', '{{"password" : ["[redacted]"]}}'),
+        ('[{{"name": "DB_PASSWORD", "value": "{}"}}]', '[{{"name": "DB_PASSWORD", "value": "[redacted]"}}]'),
+        ("X-Api-Key: {}", "X-Api-Key: [redacted]"),
+        ("run --password={} now", "run --password=[redacted] now"),
+        ("<a><password>{}</password></a>", "<a><password>[redacted]</password></a>"),
+        ('name="password"\r\n\r\n{}\r\n--b', 'name="password"\r\n\r\n[redacted]\r\n--b'),
+        ("/cb?access_token={}&x=1#y", "/cb?access_token=[redacted]&x=1#y"),
+    ],
+)
+def test_credentials_written_plainly(text: str, expected: str) -> None:
+    redact = Redactor({})
+    expected = expected.format()
+    assert redact.text(text.format(PLAIN_CANARY)) == expected
+    assert redact.text(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the password: see the wiki; password=None; api_key=settings.API_KEY, token=os.environ['X']",
+        "secret: MySecretType --password must be given, -- the token is optional",
+        "client = Client(password=get_password(user), api_key=API_KEY, access_token=<token>)",
+        "def f(password: str, api_key: Optional[str] = None): ...",
+        "DB_PASSWORD=${DB_PASSWORD} DB_PASSWORD=your-password PASSWORD= ",
+        "Authorization: Bearer <token>. Authorization: Bearer $TOKEN",
+        "bypass=yes compass: north max_tokens=4096 page_token=CAUQAA8273aBc monkey=banana42x",
+        "the key: order-1412, key=order-1412, session=12, code=1412ABX9QQ",
+        "<token>left</token> <password>your-password</password>",
+    ],
+)
+def test_what_is_written_beside_a_name_and_is_no_value(text: str) -> None:
+    redact = Redactor({})
+    assert redact.text(text) is text
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        {"$bytes": base64_of("sk-proj-abcDEF0123456789abcDEF0123456789abc", "key=", "")},
+        {"text": base64_of("ghp_aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA2bC4", "", "")},
+        {"text": "see data:text/plain;base64," + base64_of("AKIA2QWERTYUIOP76ASD", " ", " of a long text")},
+        {"text": base64_of("ghp_aB3dE5gH7jK9mN1pQ2rS4tU6vW8xY0zA2bC4", "??>", "~~").replace("/", "_")},
+    ],
+)
+def test_known_formats_are_found_in_base64(packed: Any) -> None:
+    with pytest.raises(SecretFound, match="in base64"):
+        Redactor({}).check(packed, "entry")
+    assert UNPRINTABLE in str(printable(packed))
+
+
 def test_learning_is_shared_by_threads() -> None:
     redact = Redactor({})
     values = [f"q{number}Zx{number * 7919:08x}kW" for number in range(40)]
@@ -307,7 +560,7 @@ def test_learning_is_shared_by_threads() -> None:
     def work(part: list[str]) -> None:
         try:
             for value in part:
-                redact.learn(value, source="client")
+                redact.request_headers([("x-api-key", value)])
                 assert redact.value([value]) == [PLACEHOLDER]
         except BaseException as error:  # noqa: BLE001
             errors.append(error)
@@ -342,11 +595,9 @@ def test_the_users_keys_patterns_and_paths() -> None:
         "user": {"ssn": PLACEHOLDER, "name": "n"},
         "items": [{"note": PLACEHOLDER}, {"note": PLACEHOLDER, "other": {"deep": PLACEHOLDER}}],
     }
-    located = Redactor({}, paths=["request.body.json.messages[1].name"])
-    body = {"messages": [{"name": "a"}, {"name": "b"}]}
-    assert located.value(body, where="request.body.json")["messages"] == [{"name": "a"}, {"name": PLACEHOLDER}]
-    assert located.value(body) is body
-    assert located.url("https://h/?customer_no=1") == "https://h/?customer_no=1"
+    assert redact.value(redact.value(value)) == redact.value(value)
+    elsewhere = {"user": {"name": "n"}, "items": {"note": 1}}
+    assert redact.value(elsewhere) is elsewhere
     assert redact.url("https://h/ORD-5?customer_no=1") == "https://h/redacted?customer_no=redacted"
 
 
@@ -368,7 +619,7 @@ def test_the_users_keys_patterns_and_paths() -> None:
     ],
 )
 def test_bad_rules_of_the_user_are_refused(user: Any) -> None:
-    with pytest.raises(UsageError, match="redaction"):
+    with pytest.raises(UsageError, match=r"redaction|not a JSON path|regular expression"):
         Redactor({}, **user)
 
 
@@ -522,6 +773,7 @@ KNOWN = {
     "slack": "xoxb-123456789012-1234567890123-AbCdEfGh",
     "stripe": f"sk_live_{A[:24]}",
     "jwt": "eyJhbGciOiJIUzI1NiIs.eyJzdWIiOiIxMjM0NTY3.SflKxwRJSMeKKF2QT4fwpMeJf36POk6y",
+    "telegram": f"bot1234567890:AA{A[:33]}",
     "pem": f"-----BEGIN RSA PRIVATE KEY-----\n{A}{A}\n-----END RSA PRIVATE KEY-----",
     "pem in json": f"-----BEGIN PRIVATE KEY-----\\n{A}{A}\\n",
     "url": "amqp://guest:pa55word@broker/",
@@ -539,6 +791,22 @@ def test_known_formats_fail_the_recording(kind: str, frame: str) -> None:
     assert secret[6:14] not in message
     with pytest.raises(SecretFound, match="a key of entry 1"):
         Redactor({}).check({frame.format(secret): 1}, "entry 1")
+
+
+def test_what_could_not_be_recorded_is_not_shown() -> None:
+    key = "sk-proj-Zr8Kq2Xw7Lm4Vt9Bc3Nd6Hf1Jp5Gs"
+    pem = f"-----BEGIN RSA PRIVATE KEY-----\n{'aB3+xY7/' * 8}\n{'cD5/qW9+' * 8}\n-----END RSA PRIVATE KEY-----"
+    halves = "".join(f"data: {json.dumps({'content': part})}\n\n" for part in (key[:20], key[20:]))
+    clean = {"a": [1, None, "sk-xxxx", ("b", 2.5)], "c": {"d": "text"}}
+    assert printable(clean) is clean
+    assert printable(({"n": 1},)) == ({"n": 1},)
+    for held in (key, pem, halves, f"Bearer {key}!"):
+        assert printable({"a": [held, 1], held: "b", "c": (held,)}) == {
+            "a": [UNPRINTABLE, 1],
+            UNPRINTABLE: "b",
+            "c": (UNPRINTABLE,),
+        }
+    assert PLACEHOLDER != UNPRINTABLE == printable(UNPRINTABLE)
 
 
 def test_a_document_is_checked_as_text_and_the_line_is_named() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_spanchain._compare import compare
-from pytest_spanchain._model import MISSING, Deviation, FieldChange, SpanTree
+from pytest_spanchain._model import MISSING, Deviation, DeviationKind, FieldChange, SpanTree
 from pytest_spanchain._render import report, tree
 from pytest_spanchain._render.terminal import columns, cut, escape
 from pytest_spanchain._render.textdiff import change_lines
@@ -87,6 +87,32 @@ def test_marks() -> None:
     assert "\n~   chat gpt-4o  input_changed" in text
     assert '\n  - execute_tool gone: {"q": 1}' in text
     assert '\n  + execute_tool new: {"z": 2}' in text
+
+
+def test_trees_are_drawn_as_they_were_compared() -> None:
+    """The comparison pairs the agents without the attribute; with it, the excerpt would pair the other two."""
+    golden = build(run(agent("a", chat("p"), attributes={"build": "1"})))
+    live = build(
+        run(agent("a", chat("q"), attributes={"build": "2"}), agent("a", chat("r"), attributes={"build": "1"})),
+        ids=7000,
+    )
+    ignored = frozenset({"build"})
+    deviations = compare(golden, live, ignored_attributes=ignored)
+    told = report(deviations, golden=golden, live=live, cassette="", commands=[], ignored_attributes=ignored)
+    assert told[1:5] == [
+        "  test_refund",
+        "    a",
+        "~     chat gpt-4o  input_changed  ◀ deviation point",
+        "+   a  span_added (and 1 span below it)  ◀ deviation point",
+    ]
+
+
+def test_a_deviation_that_a_hook_added_is_marked_on_either_side() -> None:
+    golden, live = build(run(tool("t"))), build(run(tool("t")), ids=70_000)
+    for one, other in ((golden.spans[1], None), (None, live.spans[1])):
+        added = Deviation(DeviationKind.ATTRIBUTE_CHANGED, one, other, path=("test_refund", "execute_tool t"))
+        told = report([added], golden=golden, live=live, cassette="", commands=[])
+        assert "~   execute_tool t  attribute_changed" in told
 
 
 def test_a_renamed_span_shows_both_names() -> None:

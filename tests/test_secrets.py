@@ -473,3 +473,28 @@ ask("hi")
         monkeypatch.setenv(name, "x")
     replayed = run(shop)
     assert replayed.counts == {"replayed": 1, "recorded": 0, "live": 0, "unverified": 0}, replayed.out
+
+
+def test_what_only_shares_a_name_with_credentials_takes_part_in_matching(shop: Project) -> None:
+    """Two answers swapped, or an instruction turned around, must not replay as if nothing had happened."""
+    before = {
+        "a query": "post('kv?key=order-1412', {})",
+        "a description": "post('a', {'passphrase': {'type': 'string', 'description': 'use it'}})",
+        "a sentence": "post('a', {'id_token': 'use it'})",
+    }
+    after = {name: body.replace("1412", "9999").replace("use it", "never use it") for name, body in before.items()}
+    write(shop, before)
+    assert run(shop, "--record-mode=once").counts["recorded"] == len(before)
+    write(shop, after)
+    assert run(shop).outcomes == {"failed": len(after)}
+
+
+def test_what_a_name_gives_away_is_recorded_nowhere(shop: Project) -> None:
+    """The answer to a login names the token; afterwards the agent speaks of it."""
+    write(shop, {"late": "post('a', {})\npost('b', {'note': PLANT['PLANT_ANSWER']})"})
+    assert run(shop, "--record-mode=once").counts["recorded"] == 1
+    assert leaks(shop.path, PLACED) == []
+    write(shop, {"early": "span(PLANT['PLANT_ARGUMENT'])\nspan('b', api_key=PLANT['PLANT_ARGUMENT'], x=1)"})
+    assert leaks(shop.path, PLACED) == []
+    run(shop, "--record-mode=once")
+    assert leaks(shop.path, PLACED) == []

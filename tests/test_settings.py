@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_spanchain import _shape
+from pytest_spanchain._rules import compile_path
 from pytest_spanchain._settings import (
     INI_NAMES,
     LIST_SETTINGS,
@@ -61,8 +63,9 @@ def test_under_ci_only_the_command_line_can_make_a_run_record(
 
 @pytest.mark.parametrize("name", LIST_SETTINGS)
 def test_lists_of_all_layers_add_up_weakest_first(name: str) -> None:
-    settings = resolved(ini={name: ["a"]}, fixture={name: ("b",)}, marker={name: ["c", "d"]})
-    assert getattr(settings, name) == ("a", "b", "c", "d")
+    a, b, c, d = [f"body.{key}" for key in "abcd"] if name == "ignore" else "abcd"
+    settings = resolved(ini={name: [a]}, fixture={name: (b,)}, marker={name: [c, d]})
+    assert getattr(settings, name) == (a, b, c, d)
 
 
 def test_single_values_override() -> None:
@@ -125,9 +128,104 @@ def test_a_text_is_a_text(name: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", ["ignore", "redact"])
 def test_a_pattern_has_to_compile(name: str) -> None:
-    with pytest.raises(UsageError, match=rf"marker cassette: {name}: not a regular expression: 're:\['"):
+    with pytest.raises(UsageError, match=rf"marker cassette: {name}: not a regular expression: '\['"):
         resolved(marker={name: ["re:["]})
-    assert getattr(resolved(marker={name: ["re:x+", "["]}), name) == ("re:x+", "[")
+    assert getattr(resolved(marker={name: ["re:x+", "body.x"]}), name) == ("re:x+", "body.x")
+
+
+# What could never have an effect, and so would be taken for a promise.
+USELESS = {
+    "allow_hosts": [
+        *("localhost:8080", "http://localhost", "db.example/x", "*.example", "a b", "-x", "[::1]:80"),
+        "//x",
+    ],
+    "ignore": [
+        "re:x*",
+        "body..x",
+        "body.",
+        "[",
+        "user",
+        "request.body.json.user",
+        "response.body",
+        "**",
+        "$",
+        "body[x]",
+    ],
+    "redact": ["re:x*", "body..x", "response.body.json.x", "request.body", "**.**", "$", "body[x]"],
+}
+USEFUL = {
+    "allow_hosts": [
+        "localhost",
+        "db.example",
+        "my_db",
+        "10.0.0.1",
+        "::1",
+        "[::1]",
+        "fe80::1",
+        "unix:/run/db/*",
+        "bücher.example",
+    ],
+    "ignore": [
+        "body.json.a-b",
+        "$.body.json",
+        "arguments.items[*].id",
+        "body.**.id",
+        "**.id",
+        "*.id",
+        "headers",
+        "re:[0-9]+",
+    ],
+    "redact": ["account", "account_id", "body.json.x", "result[0]", "**.id", "re:A-[0-9]+"],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in USELESS.items() for text in texts])
+def test_what_could_have_no_effect_is_refused(name: str, text: str) -> None:
+    with pytest.raises(UsageError, match=f"marker cassette: {name}: "):
+        resolved(marker={name: [text]})
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in USEFUL.items() for text in texts])
+def test_what_has_an_effect_is_not(name: str, text: str) -> None:
+    assert getattr(resolved(marker={name: [text]}), name) == (text,)
+
+
+# --- the grammar of paths ----------------------------------------------------------------------------------------
+
+TREE = {"a": {"b": [{"c": 1}, {"c": 2, "b": 3}]}, "b": 4}
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("b", {"a": {"b": [{"c": 1}, {"c": 2, "b": 3}]}, "b": "#"}),
+        ("$.a.b", {"a": {"b": "#"}, "b": 4}),
+        ("a.b[1].c", {"a": {"b": [{"c": 1}, {"c": "#", "b": 3}]}, "b": 4}),
+        ("a.b[*].c", {"a": {"b": [{"c": "#"}, {"c": "#", "b": 3}]}, "b": 4}),
+        ("a.*.*.c", {"a": {"b": [{"c": "#"}, {"c": "#", "b": 3}]}, "b": 4}),
+        ("**.c", {"a": {"b": [{"c": "#"}, {"c": "#", "b": 3}]}, "b": 4}),
+        ("**.b[1]", {"a": {"b": [{"c": 1}, "#"]}, "b": 4}),
+        ("a.**.b", {"a": {"b": "#"}, "b": 4}),
+        ("a.b.**.b", {"a": {"b": [{"c": 1}, {"c": 2, "b": "#"}]}, "b": 4}),
+        ("a.**", {"a": "#", "b": 4}),
+        ("**.*", {"a": "#", "b": "#"}),
+    ],
+)
+def test_paths_lead_where_they_say(path: str, expected: Any) -> None:
+    compiled = compile_path(path)
+    found = compiled.put(TREE, "#")
+    assert found == expected
+    assert compiled.put(found, "#") is found
+    assert repr(TREE) == "{'a': {'b': [{'c': 1}, {'c': 2, 'b': 3}]}, 'b': 4}"
+
+
+@pytest.mark.parametrize("path", ["x", "a.b[2]", "a.b.c", "a[0]", "b.c", "b[0]", "a.b[*].c.d", "**.x", "a.**.x.b"])
+def test_a_path_that_leads_nowhere_changes_nothing(path: str) -> None:
+    assert compile_path(path).put(TREE, "#") is TREE
+
+
+def test_paths_start_at_the_parts_of_a_request() -> None:
+    assert set(_shape.REQUEST_PARTS) == {*_shape._HTTP_REQUEST, *_shape._TOOL_REQUEST}
 
 
 def test_ini_keys_of_others_are_none_of_our_business() -> None:

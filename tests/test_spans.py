@@ -798,6 +798,20 @@ def test_span_of_a_library_below_our_http_call(tracer: Tracer, server: ModelServ
     assert replay(path, agent).value == 200
 
 
+def test_what_no_file_can_hold_does_not_cost_the_recording(tracer: Tracer, path: Path) -> None:
+    def agent() -> None:
+        with tracer.start_as_current_span("half \ud83d", attributes={"score": float("nan"), "text": "\udc00"}) as span:
+            span.add_event("half \udfff", {"values": [1.0, float("inf")]})
+
+    tree = record(path, agent).verdict.live
+    (span,) = (span for span in tree if span.parent_span_id)
+    assert (span.name, dict(span.attributes)) == ("half \\ud83d", {"score": "nan", "text": "\\udc00"})
+    assert [(event["name"], event["attributes"]) for event in span.events] == [
+        ("half \\udfff", {"values": [1.0, "inf"]})
+    ]
+    replay(path, agent)
+
+
 # --- the benchmark -----------------------------------------------------------------------------------------------
 
 

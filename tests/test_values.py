@@ -387,7 +387,7 @@ def test_cycles_are_refused_and_shared_parts_are_not() -> None:
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]
-    with pytest.raises(Unrecordable, match="too deep"):
+    with pytest.raises(Unrecordable, match="nested deeper"):
         encode(deep)
 
 

@@ -10,10 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._model import Cassette, Deviation, DeviationKind, Exchange, FieldChange, Header, Span, SpanTree
+    from ._model import MISSING, Deviation, DeviationKind, Exchange, FieldChange, Span, SpanTree
     from ._trace import CassetteHandle, Trace
     from ._use import use_cassette
     from ._values import register_type
+    from ._verdict import Verdict
     from .boundaries.tools import tool
     from .errors import (
         BoundaryError,
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "_model": ("Cassette", "Deviation", "DeviationKind", "Exchange", "FieldChange", "Header", "Span", "SpanTree"),
+    "_model": ("MISSING", "Deviation", "DeviationKind", "Exchange", "FieldChange", "Span", "SpanTree"),
     "_trace": ("CassetteHandle", "Trace"),
     "_use": ("use_cassette",),
     "_values": ("register_type",),
+    "_verdict": ("Verdict",),
     "boundaries.tools": ("tool",),
     "errors": (
         "BoundaryError",
@@ -62,8 +64,8 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "MISSING",
     "BoundaryError",
-    "Cassette",
     "CassetteBroken",
     "CassetteError",
     "CassetteHandle",
@@ -75,7 +77,6 @@ __all__ = [
     "DeviationKind",
     "Exchange",
     "FieldChange",
-    "Header",
     "LiveCallError",
     "MissError",
     "OwnershipError",
@@ -88,6 +89,7 @@ __all__ = [
     "Trace",
     "Unrecordable",
     "UsageError",
+    "Verdict",
     "register_type",
     "tool",
     "use_cassette",

@@ -29,7 +29,8 @@ def lift(value: Any) -> Any:
     """Make a plain value injective under RFC 8785.
 
     Floats become ``{"$float": repr}``, integers beyond ±(2**53 - 1) ``{"$int": decimal}``, and a mapping of one key
-    that starts with ``$`` is wrapped in ``{"$esc": ...}`` so that no value can pose as a tag.
+    that starts with ``$`` is wrapped in ``{"$esc": ...}`` so that no value can pose as a tag. Mappings come out in
+    RFC 8785's order of keys: one walk does both.
 
     Raises:
         Unrecordable: for NaN, infinities, lone surrogates, non-string keys and foreign types; it names the path.
@@ -46,7 +47,7 @@ def canonical(value: Any) -> bytes:
     After the lift only safe integers, strings, booleans, nulls, lists and string-keyed mappings are left, for which
     RFC 8785 is: keys ordered by UTF-16 code units, no white space, the short string escapes.
     """
-    return json.dumps(_ordered(lift(value)), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return json.dumps(lift(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
 def digest(domain: str, value: Any) -> str:
@@ -87,11 +88,12 @@ def _lift(value: Any) -> Any:
 
 
 def _lift_mapping(value: dict[Any, Any]) -> dict[str, Any]:
+    keys = _in_order(value)
     lifted: dict[str, Any] = {}
-    key: Any = None
+    key = ""
     try:
-        for key, item in value.items():
-            lifted[_key(key)] = _lift(item)
+        for key in keys:
+            lifted[key] = _lift(value[key])
     except _Refusal as refusal:
         refusal.steps.append(f".{key}")
         raise
@@ -120,20 +122,21 @@ def _text(value: str) -> str:
     return value
 
 
-def _key(key: Any) -> str:
-    if type(key) is not str:
-        raise _Refusal(f"mapping key {key!r} is not a string")
-    return _text(key)
-
-
-def _ordered(value: Any) -> Any:
-    if type(value) is dict:
-        # UTF-16 order differs from code point order only for astral keys; the encoded form sorts both right.
-        keys = sorted(value) if all(key.isascii() for key in value) else sorted(value, key=_utf16)
-        return {key: _ordered(value[key]) for key in keys}
-    if type(value) is list:
-        return [_ordered(item) for item in value]
-    return value
+def _in_order(keys: dict[Any, Any]) -> list[str]:
+    ascii_only = True
+    key: Any = None
+    try:
+        for key in keys:
+            if type(key) is not str:
+                raise _Refusal(f"mapping key {key!r} is not a string")
+            if not key.isascii():
+                _text(key)
+                ascii_only = False
+    except _Refusal as refusal:
+        refusal.steps.append(f".{key}")
+        raise
+    # UTF-16 order differs from code point order only for astral keys; the encoded form sorts both right.
+    return sorted(keys) if ascii_only else sorted(keys, key=_utf16)
 
 
 def _utf16(key: str) -> bytes:

@@ -8,6 +8,7 @@ so that foreign spans become their children and the other way round. Ids are rea
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import threading
 import time
@@ -105,6 +106,7 @@ class Capture:
     def close(self, span: OpenSpan) -> None:
         """End one of our spans now."""
         span.end_ns = time.time_ns()
+        span.strand.step_over(span.end_ns)
 
     def foreign_started(self, span: ReadableSpan, *, context: Any = None) -> None:
         """Take in a span that another tracer has started, in an OpenTelemetry context (``None``: the current one)."""
@@ -114,7 +116,7 @@ class Capture:
         scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
         own = self._add(
             self._parent(parent.span_id if parent else None, context),
-            name=span.name,
+            name=_recordable(span.name),
             span_kind=span.kind.name.lower(),
             scope=scope,
             start_ns=span.start_time or time.time_ns(),
@@ -128,19 +130,20 @@ class Capture:
         own = self._spans.get(span.context.span_id) if span.context else None
         if own is None:
             return
-        own.name = span.name
+        own.name = _recordable(span.name)
         own.attributes = _attributes(span.attributes)
         own.status = span.status.status_code.name.lower()
-        own.status_message = span.status.description or ""
+        own.status_message = _recordable(span.status.description or "")
         own.events = tuple(
             {
-                "name": event.name,
+                "name": _recordable(event.name),
                 "offset_ns": max(0, event.timestamp - own.start_ns),
                 "attributes": _attributes(event.attributes),
             }
             for event in span.events
         )
-        own.end_ns = span.end_time
+        own.end_ns = span.end_time or time.time_ns()
+        own.strand.step_over(own.end_ns)
 
     def branch(self, span: OpenSpan) -> tuple[str, ...]:
         """Names of the span's visible ancestors below the root, outermost first."""
@@ -191,15 +194,15 @@ class Capture:
             if span is not self.root and not span.hidden:
                 children.setdefault(self._visible_parent(span), []).append(span)
         built: list[Span] = []
-        flags: set[int] = set()
+        crowds: dict[int, int] = {}
         root_id = _hash(nodeid)
         pending: list[tuple[OpenSpan, str, str | None]] = [(self.root, root_id, None)]
         while pending:
             span, span_id, parent_id = pending.pop()
-            built.append(_finished(span, span_id=span_id, parent_id=parent_id, now=now, flags=flags))
+            built.append(_finished(span, span_id=span_id, parent_id=parent_id, now=now, crowds=crowds))
             below = sorted(children.get(span.span_id, []), key=lambda child: child.place)
             concurrent = _strands.side_by_side([child.strand for child in below], now=now)
-            flags.update(below[index].span_id for index in concurrent)
+            crowds.update((below[index].span_id, crowd) for index, crowd in concurrent.items())
             if span.graft is not None and not below:
                 built.extend(_grafted(*span.graft, under=span_id))
                 continue
@@ -264,17 +267,22 @@ def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     for host, port in _HOST_AND_PORT:
         if host in found and is_loopback(str(found[host])):
             found.pop(port, None)  # given anew in every run
-    return {
-        key: list(value) if isinstance(value, (tuple, list)) else value
-        for key, value in found.items()
-        if key not in VOLATILE_ATTRIBUTES
-    }
+    return {key: _recordable(value) for key, value in found.items() if key not in VOLATILE_ATTRIBUTES}
 
 
-def _finished(span: OpenSpan, *, span_id: str, parent_id: str | None, now: int, flags: set[int]) -> Span:
+def _recordable(value: Any) -> Any:
+    """An attribute's value in a form that a cassette can hold: telemetry is not worth losing a recording for."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    return [_recordable(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _finished(span: OpenSpan, *, span_id: str, parent_id: str | None, now: int, crowds: dict[int, int]) -> Span:
     attributes = dict(span.attributes)
-    if span.span_id in flags:
-        attributes[CONCURRENT] = True
+    if span.span_id in crowds:
+        attributes[CONCURRENT] = crowds[span.span_id]
     if span.end_ns is None and parent_id is not None:
         attributes[UNFINISHED] = True
     return Span(

@@ -3,7 +3,7 @@
 Invariants:
 
 * every byte of meaning in the document is in exactly one hash, and every hash is in the next;
-* whatever ``seal`` returns, ``judge`` accepts;
+* ``judge`` accepts what ``seal`` makes of one well-formed tree; who saves it asks ``judge``, and nobody twice;
 * a ``Cassette`` exists only after every check of ``verify`` has passed: "verified" is a type, not a habit;
 * no message quotes the payload.
 
@@ -20,9 +20,10 @@ from typing import Any
 
 from . import _ledger, _summary
 from ._canonical import digest
-from ._ledger import Fault, Parsed
+from ._ledger import Parsed
 from ._model import Cassette, Header, SpanTree
-from .errors import CassetteBroken, CassetteError, CassetteIncomplete, RecordingError, Unrecordable
+from ._shape import Fault
+from .errors import CassetteBroken, CassetteError, CassetteIncomplete, Unrecordable
 
 HEADER_DOMAIN = "spanchain/header/v1"
 ENTRY_DOMAIN = "spanchain/entry/v1"
@@ -70,7 +71,6 @@ def seal(header: Header, tree: SpanTree, *, trace_id: str, outcome: str, in_flig
 
     Raises:
         Unrecordable: a value has no faithful plain form; the message names the span.
-        RecordingError: the tree is not one tree, or a field has the wrong shape.
     """
     with _naming("header"):
         plain_header = _ledger.write_header(header)
@@ -105,9 +105,7 @@ def seal(header: Header, tree: SpanTree, *, trace_id: str, outcome: str, in_flig
         "outcome": outcome,
     }
     append("close", "close", None, None, max((span.end_ns for span in tree), default=0), counts)
-    document = {"header": plain_header, "entries": entries}
-    _refuse_what_would_not_verify(document)
-    return document
+    return {"header": plain_header, "entries": entries}
 
 
 def verify(parsed: Parsed, *, path: str = "", nodeid: str | None = None) -> Cassette:
@@ -143,7 +141,7 @@ def verify(parsed: Parsed, *, path: str = "", nodeid: str | None = None) -> Cass
 def judge(parsed: Parsed, *, path: str = "", nodeid: str | None = None) -> Verdicts:
     """Both verdicts on a parsed cassette, without raising; arguments and checks as in ``verify``."""
     integrity = _integrity(parsed, path, nodeid)
-    completeness = _completeness(parsed, path)  # 9.
+    completeness = _completeness(parsed, path, sound=integrity is None)  # 9.
     if integrity is not None or completeness is not None:
         return Verdicts(integrity=integrity, completeness=completeness, cassette=None)
     *spans, close = parsed.document["entries"]
@@ -249,9 +247,9 @@ def _tree_faults(header: Mapping[str, Any], entries: list[dict[str, Any]]) -> li
     return faults
 
 
-def _completeness(parsed: Parsed, path: str) -> CassetteIncomplete | None:
+def _completeness(parsed: Parsed, path: str, *, sound: bool) -> CassetteIncomplete | None:
     entries = parsed.document.get("entries") if type(parsed.document) is dict else None
-    if type(entries) is not list or any(_ledger.entry_fault(entry) is not None for entry in entries):
+    if type(entries) is not list or not (sound or all(_ledger.entry_fault(entry) is None for entry in entries)):
         return CassetteIncomplete("cannot be judged: not every entry can be read", path=path, remedy=RESTORE)
     closes = [seq for seq, entry in enumerate(entries) if entry["kind"] == "close"]
     if not closes:
@@ -295,10 +293,3 @@ def _naming(what: str) -> Iterator[None]:
         raise Unrecordable(f"{what}: {error}") from None
     except RecursionError:
         raise Unrecordable(f"{what}: a value is nested too deeply, or contains itself") from None
-
-
-def _refuse_what_would_not_verify(document: dict[str, Any]) -> None:
-    verdicts = judge(Parsed(document))
-    problem = verdicts.integrity or verdicts.completeness
-    if problem is not None:
-        raise RecordingError(f"the run is not one well-formed span tree: {problem.field}: {problem.reason}")

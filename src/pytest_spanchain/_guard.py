@@ -2,7 +2,8 @@
 
 It listens to the interpreter's audit events (PEP 578), which every Python-level socket raises before it acts, whatever
 library or thread it belongs to and however early it was imported; replaced socket classes do not hide from it.
-Extensions that open sockets in C (gRPC, for one) raise no event: their boundaries must refuse them.
+Extensions that open sockets in C (gRPC, for one) raise no event: their boundaries must refuse them. What is sent on a
+connection that was there before the run raises none either, so the methods of Python's sockets that send are watched.
 
 While recording it takes note of what leaves without being recorded, which replay would refuse.
 
@@ -11,17 +12,26 @@ The hook cannot be removed once added, so it is added at the first run and does 
 
 from __future__ import annotations
 
+import functools
+import os
 import socket
+import stat
 import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+from weakref import WeakSet
 
 from ._hosts import is_address, is_loopback
+from ._model import Attempt
+
+UNIX = "unix:"
+"""Begins what stands for the host of a Unix socket; its path follows."""
 
 _CONNECTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
@@ -50,27 +60,9 @@ _PAIRS = frozenset(
     if isinstance(function := getattr(socket, name, None), FunctionType)
 )
 
+_WATCHED = "_spanchain_watched"
+
 _TELEMETRY_PORTS = frozenset({4317, 4318})
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """An attempt to leave the process.
-
-    Args:
-        host: name or address, or what else is known of the destination.
-        port: its port, if it has one.
-        site: ``file:line in function`` of the calling code.
-    """
-
-    host: str
-    port: int | None
-    site: str
-
-    @property
-    def target(self) -> str:
-        """``host:port``, as shown."""
-        return self.host if self.port is None else f"{self.host}:{self.port}"
 
 
 @dataclass(eq=False)
@@ -79,21 +71,27 @@ class Guard:
 
     Args:
         refuse: told of every attempt that is not allowed; it returns the error for the caller, ``None`` to let it go.
-        concerns: whether what the calling thread or task does is this run's business.
-        allow_hosts: host names or addresses that may be contacted.
+        concerns: whether a connection that the calling thread or task makes is this run's business.
+        owns: whether the calling thread or task is the run's own: only then is what it sends.
+        allow_hosts: host names or addresses that may be contacted, and globs of Unix sockets (``unix:/run/db/*``).
     """
 
     refuse: Callable[[Attempt], Exception | None]
     concerns: Callable[[], bool]
+    owns: Callable[[], bool]
     allow_hosts: Iterable[str] = ()
     _addresses: frozenset[str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._names = frozenset(host.lower() for host in self.allow_hosts)
+        hosts = tuple(self.allow_hosts)
+        self._sockets = tuple(host for host in hosts if host.startswith(UNIX))
+        self._names = frozenset(host.lower().strip("[]") for host in hosts if not host.startswith(UNIX))
         self._loopback = any(is_loopback(name) for name in self._names)
 
     def allows(self, host: str) -> bool:
-        """Whether a host name or address may be contacted."""
+        """Whether a host name or address, or a Unix socket, may be contacted."""
+        if host.startswith(UNIX):
+            return _is_own(host) or any(fnmatchcase(host, glob) for glob in self._sockets)
         name = host.lower()
         if name in self._names or (self._loopback and is_loopback(name)):
             return True
@@ -108,6 +106,7 @@ _armed: tuple[Guard, ...] = ()
 _stray_guard: Callable[[], Guard | None] | None = None
 _lock = threading.Lock()
 _busy = threading.local()
+_accepted: WeakSet[socket.socket] = WeakSet()
 _hooked = False
 
 
@@ -125,6 +124,7 @@ def arm(guard: Guard, *, stray_guard: Callable[[], Guard | None]) -> None:
         if not _hooked:
             sys.addaudithook(_hook)
             _hooked = True
+        _watch_sends()
 
 
 def disarm(guard: Guard) -> None:
@@ -187,7 +187,10 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 def _judge(host: str, port: int | None) -> None:
     stray = _stray_guard() if _stray_guard is not None else None
     guards = [stray] if stray is not None else []
-    guards += [guard for guard in _armed if guard.concerns()]
+    _tell([*guards, *(guard for guard in _armed if guard.concerns())], host, port)
+
+
+def _tell(guards: list[Guard], host: str, port: int | None) -> None:
     guards = [guard for guard in guards if not guard.allows(host)]
     if not guards:
         return
@@ -198,6 +201,48 @@ def _judge(host: str, port: int | None) -> None:
         raise errors[0]
 
 
+def _watch_sends() -> None:
+    ssl = sys.modules.get("ssl")  # where it is not imported, there is no connection of it
+    accept = socket.socket.accept
+    if not hasattr(accept, _WATCHED):
+        socket.socket.accept = _watched(accept, after=_accepted.add)  # type: ignore[method-assign]
+    for kind in (socket.socket, *([ssl.SSLSocket] if ssl is not None else [])):
+        for name in ("send", "sendall", "sendmsg", "sendfile", "write"):
+            original = getattr(kind, name, None)
+            if original is not None and not hasattr(original, _WATCHED):
+                setattr(kind, name, _watched(original, before=_judge_send))
+
+
+def _watched(
+    original: Callable[..., Any],
+    *,
+    before: Callable[[socket.socket], None] | None = None,
+    after: Callable[[socket.socket], None] | None = None,
+) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
+        if before is not None and _armed:
+            before(self)
+        answer = original(self, *args, **kwargs)
+        if after is not None:
+            after(answer[0])
+        return answer
+
+    setattr(method, _WATCHED, True)
+    return method
+
+
+def _judge_send(sending: socket.socket) -> None:
+    guards = [guard for guard in _armed if guard.owns()]
+    if not guards or sending in _accepted or sending.family not in (socket.AF_INET, socket.AF_INET6):
+        return  # a server's answer goes where the question came from
+    try:
+        host, port = sending.getpeername()[:2]
+    except OSError:
+        return  # not connected: it fails by itself, or names its destination, which the audit hook hears
+    _tell(guards, host, port)
+
+
 def _destination(address: Any) -> tuple[str | None, int | None]:
     if address is None:  # sendmsg on a connected socket
         return None, None
@@ -205,7 +250,25 @@ def _destination(address: Any) -> tuple[str | None, int | None]:
         return address[0], address[1] if isinstance(address[1], int) else None
     if isinstance(address, bytes):
         address = address.decode("utf-8", "replace")
-    return f"unix:{address}" if isinstance(address, str) else repr(address), None
+    return f"{UNIX}{address}" if isinstance(address, str) else repr(address), None
+
+
+def _is_own(host: str) -> bool:
+    """Whether a Unix socket is one by which Python's own processes talk: managers, queues and the fork server.
+
+    They lie in a directory that ``multiprocessing`` makes for itself, or that a child of it has made.
+    """
+    util = sys.modules.get("multiprocessing.util")
+    if util is None:
+        return False
+    folder, _, _ = host.removeprefix(UNIX).rpartition("/")
+    try:
+        made = os.lstat(folder)
+    except (OSError, ValueError):
+        return False
+    # What ``tempfile.mkdtemp`` makes: nobody else could have put a socket there.
+    private = stat.S_ISDIR(made.st_mode) and not made.st_mode & 0o077 and made.st_uid == os.getuid()
+    return private and os.path.basename(folder).startswith("pymp-")
 
 
 def _lookup(args: tuple[Any, ...]) -> tuple[str | None, int | None]:
@@ -240,5 +303,5 @@ def _is_library(filename: str) -> bool:
 def _shown(filename: str) -> str:
     try:
         return str(Path(filename).resolve().relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):  # not below the working directory, or that is gone
         return filename

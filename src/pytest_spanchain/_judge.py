@@ -1,13 +1,17 @@
-"""The golden trace's judgement of a run: both trees made comparable, compared, and the user's hook heard."""
+"""The golden trace's judgement of a run: both trees made comparable, compared, and the user's hook heard.
+
+Invariant: where there is a difference to report, neither tree holds what a cassette may not hold.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._compare import compare
-from ._model import Cassette, Deviation, SpanTree
+from ._model import Cassette, Deviation, Span, SpanTree
 from ._normalise import Normaliser, without_scopes
+from ._redact.printable import printable
 
 DeviationHook = Callable[[tuple[Deviation, ...]], tuple[Deviation, ...]]
 
@@ -60,6 +64,25 @@ class Judge:
         golden = self._normaliser.tree(without_scopes(self._cassette.tree, one_sided))
         live = self._normaliser.tree(without_scopes(observed, one_sided))
         deviations = compare(golden, live, ignored_attributes=self._ignored)
+        if deviations and (shown := _printable(live)) is not live:
+            live, deviations = shown, compare(golden, shown, ignored_attributes=self._ignored)
         if self._hook is not None:
             deviations = self._hook(deviations)
         return Judgement(golden, live, deviations, left_out=tuple(sorted(one_sided)))
+
+
+def _printable(tree: SpanTree) -> SpanTree:
+    """The tree as it may stand in a report; the same one if all of it may. Nothing golden needs this."""
+    spans = [_printable_span(span) for span in tree]
+    return tree if all(new is old for new, old in zip(spans, tree, strict=True)) else SpanTree(tuple(spans))
+
+
+def _printable_span(span: Span) -> Span:
+    request, response = (span.exchange.request, span.exchange.response) if span.exchange else (None, None)
+    parts = (span.name, span.attributes, span.events, span.status_message, request, response)
+    shown = tuple(map(printable, parts))
+    if all(new is old for new, old in zip(shown, parts, strict=True)):
+        return span
+    name, attributes, events, message, request, response = shown
+    exchange = replace(span.exchange, request=request, response=response) if span.exchange else None
+    return replace(span, name=name, attributes=attributes, events=events, status_message=message, exchange=exchange)

@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NoReturn
 
-MAX_DEPTH = 100
-"""Deeper texts stay texts: ``json`` recurses, and what was read near the limit may not be written below it."""
+MAX_DEPTH = 58
+"""Collections inside each other, in a value that a cassette can hold: it holds 64, and six are around a body's value
+(document, entries, entry, payload, response, body). Deeper texts stay texts."""
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _BASES: dict[str, tuple[str | int | None, tuple[str, str]]] = {
@@ -300,14 +301,11 @@ def _flags(style: str) -> list[str]:
 def _is_shallow(value: Any) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH + 1):
-        level = [
-            child
-            for node in level
-            if isinstance(node, (dict, list))
-            for child in (node.values() if isinstance(node, dict) else node)
-        ]
+        # An empty collection is a level too.
+        level = [node for node in level if isinstance(node, (dict, list))]
         if not level:
             return True
+        level = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
     return False
 
 

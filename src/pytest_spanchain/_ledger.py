@@ -11,12 +11,27 @@ Hashes and links are not judged here: that is ``_chain``'s.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ._model import EXCHANGE_KINDS, FORMAT, Exchange, Header, Span
+from ._shape import (
+    COUNT,
+    INTEGER,
+    LIST,
+    MAPPING,
+    TEXT,
+    Fault,
+    Rule,
+    Rules,
+    faults,
+    matches,
+    one_of,
+    optional,
+    request_fault,
+    response_fault,
+)
 
 HEADER_KEYS = (
     "format",
@@ -60,96 +75,55 @@ class Parsed:
     entry_lines: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One departure from the exact shape.
-
-    Args:
-        field: dotted name of the field, empty for the whole.
-        reason: what is wrong, without the field's content.
-    """
-
-    field: str
-    reason: str
-
-
-Check = Callable[[Any], bool]
-
-
-@dataclass(frozen=True)
-class _Rule:
-    holds: Check
-    words: str
-
-
-def _matches(pattern: str) -> Check:
-    compiled = re.compile(pattern)
-    return lambda value: type(value) is str and compiled.fullmatch(value) is not None
-
-
-def _one_of(*words: str) -> _Rule:
-    return _Rule(lambda value: type(value) is str and value in words, f"one of {', '.join(words)}")
-
-
-_TEXT = _Rule(lambda value: type(value) is str, "text")
-_FILLED = _Rule(lambda value: type(value) is str and value != "", "text that is not empty")
-_MAPPING = _Rule(lambda value: type(value) is dict, "a mapping")
-_LIST = _Rule(lambda value: type(value) is list, "a list")
-# Durations and offsets may be negative: the clock of a foreign span may step back, and the run is worth keeping.
-_INTEGER = _Rule(lambda value: type(value) is int, "an integer")
-_COUNT = _Rule(lambda value: type(value) is int and value >= 0, "an integer from 0 up")
-_HASH = _Rule(_matches("[0-9a-f]{64}"), "64 lower-case hex digits")
-_SPAN_ID = _Rule(_matches("[0-9a-f]{16}"), "16 lower-case hex digits")
-_TRACE_ID = _Rule(_matches("[0-9a-f]{32}"), "32 lower-case hex digits")
-_DECIMAL = _Rule(_matches("0|[1-9][0-9]{0,19}"), "a quoted decimal number")
-_COUNTS = _Rule(
+_FILLED = Rule(lambda value: type(value) is str and value != "", "text that is not empty")
+_HASH = Rule(matches("[0-9a-f]{64}"), "64 lower-case hex digits")
+_SPAN_ID = Rule(matches("[0-9a-f]{16}"), "16 lower-case hex digits")
+_TRACE_ID = Rule(matches("[0-9a-f]{32}"), "32 lower-case hex digits")
+_DECIMAL = Rule(matches("0|[1-9][0-9]{0,19}"), "a quoted decimal number")
+_COUNTS = Rule(
     lambda value: type(value) is dict and all(type(count) is int and count > 0 for count in value.values()),
     "a mapping of counts",
 )
 
-
-def _optional(rule: _Rule) -> _Rule:
-    return _Rule(lambda value: value is None or rule.holds(value), f"null or {rule.words}")
-
-
-_HEADER: Mapping[str, _Rule] = {
-    "format": _one_of(FORMAT),
+_HEADER: Rules = {
+    "format": one_of(FORMAT),
     "nodeid": _FILLED,
-    "eval_id": _TEXT,
+    "eval_id": TEXT,
     "recorded_at": _FILLED,
-    "recorder": _MAPPING,
-    "redaction": _MAPPING,
-    "provenance": _MAPPING,
-    "supersedes": _optional(_HASH),
+    "recorder": MAPPING,
+    "redaction": MAPPING,
+    "provenance": MAPPING,
+    "supersedes": optional(_HASH),
 }
-_ENTRY: Mapping[str, _Rule] = {
-    "seq": _COUNT,
-    "kind": _one_of(*ENTRY_KINDS),
-    "span_id": _optional(_SPAN_ID),
-    "parent_span_id": _optional(_SPAN_ID),
+_ENTRY: Rules = {
+    "seq": COUNT,
+    "kind": one_of(*ENTRY_KINDS),
+    "span_id": optional(_SPAN_ID),
+    "parent_span_id": optional(_SPAN_ID),
     "trace_id": _TRACE_ID,
-    "eval_id": _TEXT,
+    "eval_id": TEXT,
     "timestamp_ns": _DECIMAL,
-    "payload": _MAPPING,
+    "payload": MAPPING,
     "prev_hash": _HASH,
     "sha256_hash": _HASH,
 }
-_SPAN: Mapping[str, _Rule] = {
-    "name": _TEXT,
-    "span_kind": _one_of(*SPAN_KINDS),
-    "scope": _TEXT,
-    "attributes": _MAPPING,
-    "events": _LIST,
-    "status": _MAPPING,
-    "duration_ns": _INTEGER,
+_SPAN: Rules = {
+    "name": TEXT,
+    "span_kind": one_of(*SPAN_KINDS),
+    "scope": TEXT,
+    "attributes": MAPPING,
+    "events": LIST,
+    "status": MAPPING,
+    "duration_ns": INTEGER,
 }
-_EXCHANGE: Mapping[str, _Rule] = {**_SPAN, "request": _MAPPING, "response": _optional(_MAPPING)}
-_STATUS: Mapping[str, _Rule] = {"code": _one_of(*STATUSES), "message": _TEXT}
-_EVENT: Mapping[str, _Rule] = {"name": _TEXT, "offset_ns": _INTEGER, "attributes": _MAPPING}
-_CLOSE: Mapping[str, _Rule] = {
-    "declared_entries": _COUNT,
+_EXCHANGE: Rules = {**_SPAN, "request": MAPPING, "response": optional(MAPPING)}
+_STATUS: Rules = {"code": one_of(*STATUSES), "message": TEXT}
+# Durations and offsets may be negative: the clock of a foreign span may step back, and the run is worth keeping.
+_EVENT: Rules = {"name": TEXT, "offset_ns": INTEGER, "attributes": MAPPING}
+_CLOSE: Rules = {
+    "declared_entries": COUNT,
     "by_kind": _COUNTS,
-    "in_flight": _COUNT,
+    "in_flight": COUNT,
     "outcome": _FILLED,
 }
 
@@ -158,7 +132,7 @@ def header_fault(header: Any) -> Fault | None:
     """The first departure of a header from its shape; a foreign format is told before anything else."""
     if type(header) is dict and "format" in header and header["format"] != FORMAT:
         return Fault("format", f"is not {FORMAT}, the only format that this version reads")
-    return next(_faults(header, _HEADER, prefix=""), None)
+    return next(faults(header, _HEADER), None)
 
 
 def entry_fault(entry: Any) -> Fault | None:
@@ -167,37 +141,30 @@ def entry_fault(entry: Any) -> Fault | None:
 
 
 def _entry_faults(entry: Any) -> Iterator[Fault]:
-    yield from _faults(entry, _ENTRY, prefix="")
+    yield from faults(entry, _ENTRY)
     # A consumer stops at the first fault, so whatever runs from here on has the right keys and types.
     payload, kind = entry["payload"], entry["kind"]
     if kind == "close":
-        yield from _faults(payload, _CLOSE, prefix="payload.")
+        yield from faults(payload, _CLOSE, prefix="payload.")
         for key in ("span_id", "parent_span_id"):
             if entry[key] is not None:
                 yield Fault(key, "must be null in a close entry")
         return
     if entry["span_id"] is None:
         yield Fault("span_id", f"must be {_SPAN_ID.words}")
-    yield from _faults(payload, _EXCHANGE if kind in EXCHANGE_KINDS else _SPAN, prefix="payload.")
-    yield from _faults(payload["status"], _STATUS, prefix="payload.status.")
+    yield from faults(payload, _EXCHANGE if kind in EXCHANGE_KINDS else _SPAN, prefix="payload.")
+    yield from faults(payload["status"], _STATUS, prefix="payload.status.")
     for index, event in enumerate(payload["events"]):
-        yield from _faults(event, _EVENT, prefix=f"payload.events[{index}].")
+        yield from faults(event, _EVENT, prefix=f"payload.events[{index}].")
+    if kind in EXCHANGE_KINDS:
+        yield from _within("payload.request", request_fault(kind, payload["request"]))
+        if payload["response"] is not None:
+            yield from _within("payload.response", response_fault(kind, payload["response"]))
 
 
-def _faults(value: Any, rules: Mapping[str, _Rule], *, prefix: str) -> Iterator[Fault]:
-    if type(value) is not dict:
-        yield Fault(prefix.rstrip("."), "must be a mapping")
-        return
-    for key in rules:
-        if key not in value:
-            yield Fault(prefix + key, "is missing")
-    for key in value:
-        if key not in rules:
-            # ascii(): the key is the file's own text, and an error message is no place for its control characters.
-            yield Fault(prefix + ascii(key)[1:61].removesuffix("'"), "is not a key of this format")
-    for key, rule in rules.items():
-        if not rule.holds(value[key]):
-            yield Fault(prefix + key, f"must be {rule.words}")
+def _within(place: str, fault: Fault | None) -> Iterator[Fault]:
+    if fault is not None:
+        yield Fault(f"{place}.{fault.field}".removesuffix("."), fault.reason)
 
 
 def write_header(header: Header) -> dict[str, Any]:

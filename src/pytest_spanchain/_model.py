@@ -1,12 +1,13 @@
 """The nouns: spans, exchanges, trees, headers, cassettes, deviations. Frozen data, no behaviour beyond lookups.
 
-Shapes of an exchange's ``request`` and ``response`` (plain values, see ``_canonical``):
+Shapes of an exchange's ``request`` and ``response`` (plain values, see ``_canonical``; ``_shape`` insists on them):
 
 * ``model`` and ``http``::
 
       request   {"method", "url", "headers": {..}, "body": BODY}
       response  {"status", "headers": {..}, "body": BODY, "end": END, "error": ERROR}
       BODY      null | {"json": value, "layout": text} | {"text": str} | {"base64": str}
+                the body of a request is only compared and has no "layout"
                 a streamed body carries "chunks": [byte count, ..] beside "text"/"base64", and "message": the
                 assembled answer for the reader (null if unknown)
       END       "complete" | "closed" by the reader | "cancelled" while the reader waited for more | "error"
@@ -36,7 +37,7 @@ OWN_SCOPE = "pytest_spanchain"
 """Instrumentation scope of the spans that this package opens."""
 
 CONCURRENT = "spanchain.concurrent"
-"""Attribute of spans that ran beside a sibling: among neighbours that carry it, order means nothing."""
+"""Attribute of spans that ran beside a sibling: among neighbours of one number, order means nothing."""
 
 FORMAT = "spanchain/1"
 
@@ -160,7 +161,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Cassette:
-    """A verified cassette. Only ``_chain.verify`` makes one.
+    """A verified cassette. Only ``_chain.judge`` makes one.
 
     Args:
         path: the file as shown to the user; empty if it never was a file.
@@ -234,6 +235,26 @@ class Deviation:
     consequence: bool = False
     failing: bool = True
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt to leave the process.
+
+    Args:
+        host: name or address, or what else is known of the destination.
+        port: its port, if it has one.
+        site: ``file:line in function`` of the calling code.
+    """
+
+    host: str
+    port: int | None
+    site: str
+
+    @property
+    def target(self) -> str:
+        """``host:port``, as shown."""
+        return self.host if self.port is None else f"{self.host}:{self.port}"
 
 
 class _Missing:

@@ -10,25 +10,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from . import _rules
 from ._model import OWN_SCOPE, Span, SpanTree
-from .errors import UsageError
 
 IGNORED = "{ignored}"
 """Stands for an ignored part on both sides."""
 
-PATTERN_PREFIX = "re:"
-
 RequestHook = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
-
-_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\*)\]")
 
 
 class Normaliser:
     """Applies the user's ``ignore`` rules to requests.
 
     Args:
-        ignore: JSON paths below the request (``body.json.user``, ``arguments.items[*].id``, ``*`` for any key), or
-            ``re:<pattern>`` whose matches are ignored in every text.
+        ignore: JSON paths below the request (``body.json.user``, ``arguments.items[*].id``), or ``re:<pattern>`` whose
+            matches are ignored in every text; the grammar is in ``_rules``.
         hook: called last with kind, span name and request; returns the request to match and compare by.
 
     Raises:
@@ -36,16 +32,16 @@ class Normaliser:
     """
 
     def __init__(self, ignore: Iterable[str] = (), *, hook: RequestHook | None = None) -> None:
-        rules = tuple(ignore)
-        self._patterns = [_pattern(rule) for rule in rules if rule.startswith(PATTERN_PREFIX)]
-        self._paths = [parse_path(rule) for rule in rules if not rule.startswith(PATTERN_PREFIX)]
+        rules = _rules.sort_out(ignore)
+        self._patterns = [_rules.compile_pattern(text) for text in rules.patterns]
+        self._paths = [_rules.compile_path(text) for text in rules.paths]
         self._hook = hook
 
     def request(self, kind: str, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The request as it is matched and compared."""
         value: Any = request
         for path in self._paths:
-            value = put(value, path, IGNORED)
+            value = path.put(value, IGNORED)
         for pattern in self._patterns:
             value = _substitute(value, pattern)
         return self._hook(kind, name, value) if self._hook else value
@@ -76,52 +72,6 @@ def without_scopes(tree: SpanTree, scopes: frozenset[str]) -> SpanTree:
         else:
             kept.append(span if parent == span.parent_span_id else replace(span, parent_span_id=parent))
     return SpanTree(tuple(kept))
-
-
-def parse_path(text: str) -> tuple[str | int, ...]:
-    """Steps of a JSON path: names, indices, ``*`` for any.
-
-    Raises:
-        UsageError: the text is no such path.
-    """
-    body = text.removeprefix("$").removeprefix(".")
-    steps: list[str | int] = []
-    position = 0
-    while position < len(body):
-        match = _STEP.match(body, position)
-        if match is None:
-            break
-        name, index = match.groups()
-        steps.append(name if name is not None else ("*" if index == "*" else int(index)))
-        position = match.end()
-    if not steps or position < len(body):
-        raise UsageError(f"not a JSON path: {text!r} (write e.g. 'body.json.messages[0].content' or 're:<pattern>')")
-    return tuple(steps)
-
-
-def put(value: Any, path: tuple[str | int, ...], placeholder: str) -> Any:
-    """A copy of ``value`` with everything at ``path`` replaced; the same object where the path leads nowhere."""
-    if not path:
-        return placeholder
-    step, rest = path[0], path[1:]
-    if isinstance(value, Mapping):
-        keys = list(value) if step == "*" else [step] if step in value else []
-        changed = {key: put(value[key], rest, placeholder) for key in keys}
-        return {**value, **changed} if changed else value
-    if isinstance(value, list):
-        indices = range(len(value)) if step == "*" else [step] if isinstance(step, int) and step < len(value) else []
-        copy = list(value)
-        for index in indices:
-            copy[index] = put(copy[index], rest, placeholder)
-        return copy if indices else value
-    return value
-
-
-def _pattern(rule: str) -> re.Pattern[str]:
-    try:
-        return re.compile(rule.removeprefix(PATTERN_PREFIX))
-    except re.error as error:
-        raise UsageError(f"not a regular expression: {rule!r} ({error})") from None
 
 
 def _substitute(value: Any, pattern: re.Pattern[str]) -> Any:

@@ -2,8 +2,9 @@
 
 Each recorded exchange answers once. Equal requests are told apart by branch first and recorded order next, so parallel
 callers get their own answers whatever the schedule. A request that was never recorded may *borrow* the nearest
-unplayed exchange of its operation and branch, so that one run shows the whole difference; borrowing never takes an
-answer away from the request that it was recorded for.
+unplayed exchange of its operation, of its branch if there is one, so that one run shows the whole difference; borrowing
+never takes an answer away from the request that it was recorded for. Nobody has to say so: requests that are not equal
+here are not equal to the comparator either (``_compare`` keeps that as an invariant), and the run fails.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from os.path import commonprefix
 from typing import Any
 
@@ -22,19 +22,6 @@ ANY_BRANCH = "\n"
 """Stands where a branch would: no span name is a bare newline."""
 
 Normalise = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Served:
-    """A recorded exchange that answers a live request.
-
-    Args:
-        span: the golden span that carries it.
-        exact: whether the request was the recorded one; otherwise it is the nearest and a deviation will be reported.
-    """
-
-    span: Span
-    exact: bool
 
 
 def request_digest(kind: str, name: str, request: Mapping[str, Any]) -> str:
@@ -72,8 +59,8 @@ class Player:
 
     def find(
         self, kind: str, name: str, request: Mapping[str, Any], *, branch: tuple[str, ...], borrow: bool = True
-    ) -> Served | None:
-        """The recorded exchange that answers a request, or ``None`` for a miss.
+    ) -> Span | None:
+        """The golden span whose exchange answers a request, or ``None`` for a miss.
 
         Args:
             kind: ``model``, ``tool`` or ``http``.
@@ -86,19 +73,14 @@ class Player:
         with self._lock:
             span = self._next((key, *branch)) or self._next((key, ANY_BRANCH))
             if span is not None:
-                return Served(span, exact=True)
+                return span
             if not borrow:
                 return None
             near = self._nearest(kind, name, request, branch)
             if near is None:
                 return None
             self._borrowed.add(near.span_id)
-            return Served(near, exact=False)
-
-    def leftovers(self) -> tuple[Span, ...]:
-        """Recorded exchanges that nobody asked for, in recorded order."""
-        with self._lock:
-            return tuple(span for span_id, span in self._unplayed.items() if span_id not in self._borrowed)
+            return near
 
     def skip_below(self, span: Span) -> None:
         """The exchanges below a served span will not be asked for: what made them did not run."""
@@ -121,10 +103,10 @@ class Player:
         candidates = [
             span
             for span in self._by_operation.get((kind, operation_of(kind, name)), [])
-            if span.span_id in self._unplayed
-            and span.span_id not in self._borrowed
-            and self._branches[span.span_id] == branch
+            if span.span_id in self._unplayed and span.span_id not in self._borrowed
         ]
+        # Another branch is better than none: an instrumentation that only one run had adds ancestors.
+        candidates = [span for span in candidates if self._branches[span.span_id] == branch] or candidates
         if len(candidates) < 2:
             return candidates[0] if candidates else None
         wanted = canonical(request)

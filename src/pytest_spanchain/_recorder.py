@@ -109,8 +109,18 @@ def _read_back(data: bytes, document: Mapping[str, Any]) -> None:
     except CassetteError as error:
         problem = error
     if problem is not None:
-        raise RecordingError(f"this recording could not be replayed: {problem}")
-    assert parsed.document == document, "the chain holds, so the file says what was recorded"
+        # Not the whole message: its remedy is for a file that was good once.
+        place = "".join(f"{part}: " for part in (_entry(problem, document), problem.field) if part)
+        raise RecordingError(f"this recording could not be replayed: {place}{problem.reason}")
+    if parsed.document != document:
+        raise RecordingError("this recording could not be replayed: the file does not say what was recorded")
+
+
+def _entry(problem: CassetteError, document: Mapping[str, Any]) -> str:
+    if problem.entry is None:
+        return ""
+    name = document["entries"][problem.entry]["payload"].get("name")
+    return f"entry {problem.entry}" + (f" ({name!a})" if name else "")
 
 
 def _packages() -> dict[str, str]:

@@ -32,8 +32,7 @@ def report(
     """
     reasons = [f"error: {error}" for error in verdict.errors]
     reasons += [f"refused live call: {attempt.target} at {attempt.site}" for attempt in verdict.attempts]
-    drift = verdict.compared and any(deviation.failing for deviation in verdict.deviations)
-    lead, *reasons = reasons if reasons and not drift else [_recorded(verdict), *reasons]
+    lead, *reasons = reasons if reasons and not verdict.drifted else [_recorded(verdict), *reasons]
     lead, _, rest = lead.partition("\n")
     extra = [*([rest] if rest else []), *reasons, *(f"note: {note}" for note in verdict.notes)]
     if verdict.aside is not None:
@@ -48,6 +47,7 @@ def report(
         live=verdict.live,
         cassette=_shown(verdict.path, root),
         commands=commands,
+        ignored_attributes=verdict.ignored_attributes,
         extra=extra,
         verbosity=verbosity,
         color=color,
@@ -72,6 +72,7 @@ def explain(left: Trace, right: Trace, *, verbosity: int = 0) -> list[str]:
         live=live.tree,
         cassette="",
         commands=[],
+        ignored_attributes=left.ignored_attributes | right.ignored_attributes,
         verbosity=verbosity,
     )
 

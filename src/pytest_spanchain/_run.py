@@ -18,14 +18,22 @@ from . import _genai, _guard, _otel, _recorder, _store
 from ._capture import Capture, OpenSpan
 from ._genai.attributes import TOOL_CALL_ID, TOOL_NAME
 from ._judge import DeviationHook, Judge, Judgement
-from ._model import Cassette, Deviation, Exchange, SpanTree
+from ._model import Attempt, Cassette, Deviation, Exchange, SpanTree
 from ._normalise import Normaliser, RequestHook
 from ._ownership import Ownership
 from ._player import Player
 from ._screen import RedactHook, Screen
 from ._settings import RecordMode, Settings
 from ._verdict import Verdict
-from .errors import CassetteError, CassetteMissing, LiveCallError, MissError, RecordingError, RunClosedError
+from .errors import (
+    CassetteError,
+    CassetteMissing,
+    LiveCallError,
+    MissError,
+    RecordingError,
+    RunClosedError,
+    SpanchainError,
+)
 
 
 @dataclass(frozen=True)
@@ -103,14 +111,17 @@ class Run:
         self._hooks = hooks
         self._lock = threading.Lock()
         self._cassette = golden
-        self._screen = Screen(settings, hook=hooks.redact)
+        self._screen = Screen(settings, hook=hooks.redact, note=self.note_error)
         self._normaliser = Normaliser(settings.ignore, hook=hooks.normalise)
         self._player = None
         if golden is not None and not self.mode.replaces:
             self._player = Player(golden, normalise=self._normaliser.request)
         self.records = refusal is None and (self._player is None or self.mode is RecordMode.NEW_EPISODES)
         self.guard = _guard.Guard(
-            self._notice if self.records else self._refuse, lambda: OWNERSHIP.concerns(self), settings.allow_hosts
+            self._notice if self.records else self._refuse,
+            lambda: OWNERSHIP.concerns(self),
+            lambda: OWNERSHIP.peek_context() is self,
+            settings.allow_hosts,
         )
         self._judge = Judge(
             golden,
@@ -121,10 +132,12 @@ class Run:
         self._notes = (note,) if note else ()
         self._errors: list[str] = []
         self._misses: list[str] = []
-        self._attempts: list[_guard.Attempt] = []
-        self._unrecorded: dict[str, _guard.Attempt] = {}
+        self._attempts: list[Attempt] = []
+        self._unrecorded: dict[str, Attempt] = {}
         self._offered: list[_genai.ToolCall] = []
         self._live_calls = 0
+        self.late: list[str] = []
+        """What was refused after the end, whatever became of the error."""
         self._in_flight: dict[int, Call] = {}
         self.capture = Capture(name=nodeid.rpartition("::")[2] or nodeid)
 
@@ -140,13 +153,13 @@ class Run:
 
     @property
     def golden(self) -> SpanTree | None:
-        """The recorded tree, as compared."""
-        return self.verdict.golden if self.verdict else (self._cassette.tree if self._cassette else None)
+        """The recorded tree, as compared; ``None`` if there is none."""
+        return self.verdict.golden if self.verdict else self._judged(self._observed()).golden
 
     @property
     def live(self) -> SpanTree:
         """The observed tree, up to now or as compared."""
-        return self.verdict.live if self.verdict else self._observed()
+        return self.verdict.live if self.verdict else self._judged(self._observed()).live
 
     @property
     def deviations(self) -> tuple[Deviation, ...]:
@@ -244,7 +257,8 @@ class Run:
         assert span.exchange is not None
         if call.recorded is None:
             response = self._screen.response(span.exchange.kind, operation, response)
-        span.exchange = replace(span.exchange, response=response)
+        # What stands for an answer that was never recorded is none either.
+        span.exchange = replace(span.exchange, response=None if response is UNANSWERED else response)
         found = dict(attributes)
         if operation is not None:
             found.update(_genai.describe_response(operation, response))
@@ -271,8 +285,31 @@ class Run:
         with self._lock:
             self._errors.append(self._screen.text(text))
 
+    def end(self) -> None:
+        """Stop being active: from here on, calls of this run are refused. Safe to call twice."""
+        if self.closed:
+            return
+        with self._lock:
+            still_open = list(self._in_flight.values())
+        try:
+            for call in still_open:
+                if call.at_close is not None:
+                    self.tried(call.at_close)
+        finally:
+            self.closed = True
+            OWNERSHIP.unregister(self)
+            _guard.disarm(self.guard)
+            self.capture.close(self.capture.root)
+
+    def tried(self, step: Callable[[], None]) -> None:
+        """Do a step of the end; if it fails, the run does, and what is left is still done."""
+        try:
+            step()
+        except SpanchainError as error:
+            self.note_error(str(error))
+
     def close(self, *, passed: bool, aside: Path | None = None) -> Verdict:
-        """End the run: judge it and, if it records and all is well, write the cassette. Safe to call twice.
+        """Judge the run and, if it records and all is well, write the cassette. Ends it first; safe to call twice.
 
         Args:
             passed: whether the test's body passed.
@@ -280,13 +317,7 @@ class Run:
         """
         if self.verdict is not None:
             return self.verdict
-        for call in list(self._in_flight.values()):
-            if call.at_close is not None:
-                call.at_close()
-        self.closed = True
-        OWNERSHIP.unregister(self)
-        _guard.disarm(self.guard)
-        self.capture.close(self.capture.root)
+        self.end()
         observed = self._observed()
         judged = self._judged(observed)
         verdict = Verdict(
@@ -297,14 +328,11 @@ class Run:
             live=judged.live,
             deviations=judged.deviations,
             attempts=tuple(self._attempts),
-            errors=(
-                *([str(self.refusal)] if self.refusal else []),
-                *self._errors,
-                *self._unexplained(judged.deviations),
-            ),
+            errors=tuple(dict.fromkeys(self._all_errors(judged))),
             notes=tuple(self._notes_on(judged)),
             replayed=self.replays,
             live_calls=self._live_calls + len(self._attempts),
+            ignored_attributes=frozenset(self.settings.ignore_attributes),
         )
         if self.records and (self._live_calls or not self.replays):
             verdict = self._written(verdict, observed, passed=passed, aside=aside)
@@ -351,11 +379,12 @@ class Run:
             scopes = ", ".join(judged.left_out)
             yield f"left out of the comparison, active in only one of the two runs: {scopes}"
 
-    def _unexplained(self, deviations: tuple[Deviation, ...]) -> tuple[str, ...]:
-        """Misses that no failing deviation shows: they fail the run in their own words."""
-        if not self._misses or any(deviation.failing for deviation in deviations):
-            return ()
-        return tuple(dict.fromkeys(self._misses))
+    def _all_errors(self, judged: Judgement) -> Iterator[str]:
+        if self.refusal is not None:
+            yield str(self.refusal)
+        yield from self._errors
+        if not any(deviation.failing for deviation in judged.deviations):
+            yield from self._misses  # no deviation shows them: they fail the run in their own words
 
     def _recorded(self, kind: str, span: OpenSpan, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if self._player is None:
@@ -368,10 +397,10 @@ class Run:
             span.status, span.status_message = "error", "not recorded"
             self.capture.close(span)
             raise self.miss(f"nothing recorded for {span.name}")
-        self._player.skip_below(served.span)
-        span.graft = (self._player.cassette.tree, served.span)
-        assert served.span.exchange is not None
-        return served.span.exchange.response or UNANSWERED
+        self._player.skip_below(served)
+        span.graft = (self._player.cassette.tree, served)
+        assert served.exchange is not None
+        return served.exchange.response or UNANSWERED
 
     def _tool_call_id(self, name: Any, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The id under which the model asked for this call: same name, and same arguments if there are several."""
@@ -384,17 +413,18 @@ class Run:
             self._offered.remove(found)
         return {TOOL_CALL_ID: found.id}
 
-    def _notice(self, attempt: _guard.Attempt) -> None:
+    def _notice(self, attempt: Attempt) -> None:
         """While recording: what leaves the process elsewhere than at a boundary will be refused in replay."""
         if not (_guard.is_telemetry(attempt.host, attempt.port) or self.capture.in_exchange()):
             with self._lock:
                 self._unrecorded.setdefault(attempt.site, attempt)
 
-    def _refuse(self, attempt: _guard.Attempt) -> Exception:
+    def _refuse(self, attempt: Attempt) -> Exception:
         if self.closed:
-            return RunClosedError(
+            self.late.append(
                 f"{attempt.target} was contacted at {attempt.site} after the run of {self.nodeid} had ended"
             )
+            return RunClosedError(self.late[-1])
         if not _guard.is_telemetry(attempt.host, attempt.port):
             with self._lock:
                 self._attempts.append(attempt)
@@ -419,7 +449,12 @@ OWNERSHIP: Ownership[Run] = Ownership()
 
 def current_run() -> Run | None:
     """The run that owns the calling context; see ``Ownership.current``."""
-    return OWNERSHIP.current()
+    try:
+        return OWNERSHIP.current()
+    except RunClosedError as error:
+        if (run := OWNERSHIP.left_behind()) is not None:
+            run.late.append(str(error))
+        raise
 
 
 def _current_capture() -> Capture | None:
@@ -469,7 +504,7 @@ def open_run(*, nodeid: str, path: Path, settings: Settings, hooks: Hooks | None
     )
 
 
-def _not_recorded(attempt: _guard.Attempt) -> str:
+def _not_recorded(attempt: Attempt) -> str:
     return (
         f"{attempt.target} was contacted at {attempt.site}, which was not recorded: replay will refuse it, unless the"
         f" function that does it is one of the tools, or with allow_hosts=[{attempt.host!r}]"

@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import _genai
-from ._layout import order_of, relayout
+from . import _genai, _rules
+from ._layout import LayoutError, order_of, relayout
 from ._model import OWN_SCOPE, Span, SpanTree
 from ._redact import Redactor
 from ._settings import Settings
+from ._shape import Fault, request_fault, response_fault
+from .errors import RecordingError
 
 RedactHook = Callable[[str, Any], Any]
 
@@ -27,11 +29,15 @@ class Screen:
     Args:
         settings: of the run; ``redact`` adds to the built-in rules.
         hook: called last with an exchange's kind and its request or response; returns what to use.
+        note: told of what fails the run, whatever the agent makes of the error that it gets.
     """
 
-    def __init__(self, settings: Settings, *, hook: RedactHook | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, hook: RedactHook | None = None, note: Callable[[str], None] = lambda text: None
+    ) -> None:
         self.redactor = _redactor(settings)
         self._hook = hook
+        self._note = note
 
     def text(self, text: str) -> str:
         """A name or a message."""
@@ -43,8 +49,12 @@ class Screen:
         return found
 
     def request(self, kind: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A request; see ``_model`` for its shape."""
-        return self._part(kind, request)
+        """A request; see ``_model`` for its shape.
+
+        Raises:
+            RecordingError: the user's rules or hook left something of another shape.
+        """
+        return self._part(kind, request, fault=request_fault)
 
     def http_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """An HTTP request as a boundary brings it: its headers, a list of pairs, become the mapping worth keeping."""
@@ -55,7 +65,11 @@ class Screen:
         }
 
     def response(self, kind: str, operation: _genai.Operation | None, response: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A response as a boundary brings it. A streamed one gets its assembled message, made of the redacted text."""
+        """A response as a boundary brings it. A streamed one gets its assembled message, made of the redacted text.
+
+        Raises:
+            RecordingError: the user's rules or hook left something of another shape.
+        """
         if kind != "tool":
             body = response["body"]
             if body is not None and "chunks" in body and "text" in body:
@@ -64,18 +78,34 @@ class Screen:
                 body = {**body, "text": text, "chunks": list(chunks), "message": message}
             headers = self.redactor.response_headers(response["headers"])
             response = {**response, "headers": headers, "body": body}
-        return self._part(kind, response)
+        return self._part(kind, response, fault=response_fault)
 
     def tree(self, tree: SpanTree) -> SpanTree:
         """A tree whose foreign spans are redacted; ours were when they were made."""
         return SpanTree(tuple(span if span.scope == OWN_SCOPE else self._foreign(span) for span in tree))
 
-    def _part(self, kind: str, part: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _part(
+        self, kind: str, part: Mapping[str, Any], *, fault: Callable[[str, Any], Fault | None]
+    ) -> Mapping[str, Any]:
         given = dict(part)
         value: Mapping[str, Any] = self.redactor.value(given)
         if self._hook:
             value = self._hook(kind, value)
-        return value if value is given else _laid_out_anew(value)
+        if value is given:
+            return value
+        found = fault(kind, value)
+        if found is None:
+            try:
+                return _laid_out_anew(value)
+            except LayoutError as error:
+                found = Fault("body.layout", f"cannot be read: {error}")
+        what = f"the {'request' if fault is request_fault else 'response'} of a {kind} call"
+        text = (
+            f"redaction (rules of the setting redact, or the hook pytest_spanchain_redact) left {what} that could not"
+            f" be replayed: {found.field or 'it'} {found.reason}"
+        )
+        self._note(text)
+        raise RecordingError(text)
 
     def _foreign(self, span: Span) -> Span:
         attributes = {
@@ -104,11 +134,5 @@ def _laid_out_anew(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _redactor(settings: Settings) -> Redactor:
-    patterns = [rule.removeprefix("re:") for rule in settings.redact if rule.startswith("re:")]
-    others = [rule for rule in settings.redact if not rule.startswith("re:")]
-    return Redactor(
-        os.environ,
-        keys=[rule for rule in others if not set(rule) & set(".[$")],
-        patterns=patterns,
-        paths=[rule for rule in others if set(rule) & set(".[$")],
-    )
+    rules = _rules.sort_out(settings.redact, names=True)
+    return Redactor(os.environ, keys=rules.names, patterns=rules.patterns, paths=rules.paths)

@@ -13,6 +13,9 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any
 
+from . import _rules
+from ._hosts import is_address
+from ._shape import REQUEST_PARTS
 from .errors import UsageError
 
 
@@ -55,7 +58,8 @@ class Settings:
         ignore: parts of a request that do not matter: JSON paths below ``request`` (``body.json.user``) or
             ``re:<pattern>`` applied to every text.
         ignore_attributes: span attribute names to leave out of the comparison.
-        allow_hosts: hosts (``localhost`` stands for loopback) that may be contacted live in replay.
+        allow_hosts: hosts (``localhost`` stands for loopback) and Unix sockets (``unix:/run/db/*``) that may be
+            contacted live in replay.
         redact: key names, JSON paths (with a dot) or ``re:<pattern>`` to replace before anything is stored.
         eval_id: groups runs of one evaluation; the node id without parameters by default.
     """
@@ -70,9 +74,10 @@ class Settings:
     eval_id: str = ""
 
 
+_HOST = re.compile(r"[^\W_]([\w.-]*\w)?")
+
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
 LIST_SETTINGS = ("tools", "ignore", "ignore_attributes", "allow_hosts", "redact")
-PATTERN_SETTINGS = ("ignore", "redact")
 INI_PREFIX = "spanchain_"
 INI_NAMES = tuple(INI_PREFIX + ("record_mode" if name == "mode" else name) for name in SETTING_NAMES)
 
@@ -177,13 +182,31 @@ def _as_tuple(value: Any, *, name: str, where: str) -> tuple[Any, ...]:
             continue
         if not isinstance(one, str) or not one:
             raise UsageError(f"{where}: {name} takes non-empty texts, not {one!r}")
-        if name in PATTERN_SETTINGS and one.startswith("re:"):
-            _check_pattern(one, where=f"{where}: {name}")
+        if problem := _problem(name, one):
+            raise UsageError(f"{where}: {name}: {problem}")
     return tuple(sorted(value)) if isinstance(value, (set, frozenset)) and name != "tools" else tuple(value)
 
 
-def _check_pattern(rule: str, *, where: str) -> None:
+def _problem(name: str, text: str) -> str:
+    """What is wrong with one text of a list setting: what could never have an effect is an error, not ignored."""
+    if name == "allow_hosts":
+        if text.startswith("unix:") or is_address(text) or _HOST.fullmatch(text):
+            return ""
+        return f"{text!r} is no host name or address (without scheme, port and path), and no unix:<glob of a path>"
+    if name not in ("ignore", "redact"):
+        return ""
     try:
-        re.compile(rule.removeprefix("re:"))
-    except re.error as error:
-        raise UsageError(f"{where}: not a regular expression: {rule!r} ({error})") from None
+        return _rule_problem(name, _rules.sort_out([text], names=name == "redact"))
+    except UsageError as error:
+        return str(error)
+
+
+def _rule_problem(name: str, rules: _rules.Rules) -> str:
+    for pattern in rules.patterns:
+        _rules.compile_pattern(pattern)
+    for path in rules.paths:
+        first = _rules.compile_path(path).steps[0]
+        if first in ("request", "response") or (name == "ignore" and first not in (*REQUEST_PARTS, "*", "**")):
+            below = "a request: " if name == "ignore" else "a request or a response: "
+            return f"the path {path!r} leads nowhere: paths start below {below}{', '.join(REQUEST_PARTS)}, * or **"
+    return ""

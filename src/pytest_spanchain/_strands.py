@@ -8,6 +8,8 @@ Invariants:
 
 * No two steps share a place; a strand's place is the step of its parent that started it.
 * Two strands that one parent started ran side by side if their lives overlap.
+* A worker thread that is handed jobs with their contexts (anyio's are) does each as a strand of whoever handed it over.
+  One that is fed by hand, through a queue, is one strand from its start to its end.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 Place = tuple[int, ...]
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -34,21 +38,40 @@ class Strand:
         place: the parent's step that started it.
         born_ns: when it was started, nanoseconds since the epoch.
         died_ns: when it ended; ``None`` while it runs.
+        ends_unseen: whether nobody tells when it ends: then it lives as long as it does something.
     """
 
     parent: Strand | None
     place: Place
     born_ns: int
     died_ns: int | None = None
+    ends_unseen: bool = False
     _steps: Iterator[int] = field(default_factory=itertools.count, repr=False)
+    _claimed: bool = field(default=False, repr=False)
 
     def step(self) -> Place:
         """The place of the strand's next step."""
+        if self.ends_unseen:
+            self.died_ns = None
         return (*self.place, next(self._steps))
 
-    def spawn(self) -> Strand:
+    def step_over(self, end_ns: int) -> None:
+        """One of its steps is over."""
+        if self.ends_unseen:
+            self.died_ns = end_ns
+
+    def spawn(self, *, ends_unseen: bool = False) -> Strand:
         """Start another strand."""
-        return Strand(self, self.step(), time.time_ns())
+        return Strand(self, self.step(), time.time_ns(), ends_unseen=ends_unseen)
+
+    def claim(self) -> bool:
+        """Whether the caller is the first who asks."""
+        is_first, self._claimed = not self._claimed, True
+        return is_first
+
+    def as_job(self) -> Strand:
+        """The same place and count of steps, for the first of a thread's jobs."""
+        return Strand(self.parent, self.place, self.born_ns, ends_unseen=True, _steps=self._steps)
 
     def end(self) -> None:
         """The strand is over."""
@@ -64,52 +87,121 @@ class Strand:
         return found[::-1]
 
 
+class _Thread(threading.local):
+    """The calling thread: a mark that no other thread ever has, its strand, and whether it takes in other jobs."""
+
+    def __init__(self) -> None:
+        self.mark = object()
+        self.strand: Strand | None = None
+        self.serves = False
+
+
 _ROOT = Strand(None, (), time.time_ns())
-_here = threading.local()
+_here = _Thread()
+_held: ContextVar[tuple[object, Strand] | None] = ContextVar("spanchain_strand", default=None)
+"""The strand that a context belongs to, and the mark of the thread where that was so: contexts travel."""
 _tasks: WeakKeyDictionary[asyncio.Task[Any], Strand] = WeakKeyDictionary()
 
 
 def current() -> Strand:
     """The strand that is running."""
+    held = _held.get()
     try:
         task = asyncio.current_task()
     except RuntimeError:
         task = None
     if task is None:
-        return _of_thread()
-    return _tasks.get(task) or adopt(task, parent=_of_thread())
-
-
-def adopt(task: asyncio.Task[Any], *, parent: Strand | None = None) -> Strand:
-    """Make a task a strand, started by ``parent`` or by whoever is running; once."""
-    strand = _tasks.get(task)
-    if strand is None:
-        strand = _tasks[task] = (parent or current()).spawn()
-        born = strand
-        # Added first, so called first: before whoever awaits the task goes on.
-        task.add_done_callback(lambda _: born.end())
+        strand = _of_thread() if held is None else _of_context(*held)
+    else:
+        strand = _tasks.get(task) or _adopt(task, _of_task(held))
+    if held is None or held[1] is not strand:
+        _held.set((_here.mark, strand))
     return strand
 
 
+def create_task(create: Callable[[], asyncio.Task[T]], *, context: Context | None) -> asyncio.Task[T]:
+    """Create a task that is a strand from its start.
+
+    Args:
+        create: creates it, in ``context`` if there is one, else in a copy of the current one.
+        context: the one that the caller gave for it.
+    """
+    strand = current().spawn()
+
+    def hold_and_create() -> asyncio.Task[T]:
+        # Before the task is made: an eager one takes its first steps while it is.
+        _held.set((_here.mark, strand))
+        return create()
+
+    if context is None:
+        task = copy_context().run(hold_and_create)
+    else:
+        with suppress(RuntimeError):  # it may be the caller's own, which is entered already
+            context.run(_held.set, (_here.mark, strand))
+        task = create()
+    if not task.done() and strand.claim():
+        _adopt(task, strand)
+    return task
+
+
 @contextmanager
-def running(strand: Strand) -> Iterator[None]:
-    """Be ``strand`` in the calling thread, to its end."""
-    before = getattr(_here, "strand", None)
-    _here.strand = strand
+def running(strand: Strand, *, serves: bool = False) -> Iterator[None]:
+    """Be ``strand`` in the calling thread, to its end.
+
+    Args:
+        strand: a thread's or a pool job's.
+        serves: whether it may be handed jobs that come with a context of their own.
+    """
+    before = _here.strand, _here.serves
+    token = _held.set((_here.mark, strand))
+    _here.strand, _here.serves = strand, serves
     try:
         yield
     finally:
-        _here.strand = before
+        _held.reset(token)
+        _here.strand, _here.serves = before
         strand.end()
 
 
-def side_by_side(strands: Sequence[Strand], *, now: int) -> set[int]:
-    """Which of the strands, by index, ran beside another of them.
+def _adopt(task: asyncio.Task[Any], strand: Strand) -> Strand:
+    _tasks[task] = strand
+    # Added first, so called first: before whoever awaits the task goes on.
+    task.add_done_callback(lambda _: strand.end())
+    return strand
+
+
+def _of_task(held: tuple[object, Strand] | None) -> Strand:
+    """The strand of a task that is seen for the first time: made for it, or by a loop that ``create_task`` misses."""
+    if held is None:
+        return _of_thread().spawn()
+    return held[1] if held[0] is _here.mark and held[1].claim() else held[1].spawn()
+
+
+def _of_context(mark: object, strand: Strand) -> Strand:
+    """The strand of a context: what it was in this thread; elsewhere, a job of it."""
+    if mark is _here.mark:
+        return strand
+    mine = _here.strand
+    # The thread or pool job that was started for this very job has its place, which no schedule changes.
+    if mine is not None and mine.parent is strand and mine.claim():
+        return mine.as_job() if _here.serves else mine
+    return strand.spawn(ends_unseen=True)
+
+
+def _of_thread() -> Strand:
+    if _here.strand is None:
+        is_first = threading.current_thread() is threading.main_thread()
+        _here.strand = _ROOT if is_first else _ROOT.spawn()
+    return _here.strand
+
+
+def side_by_side(strands: Sequence[Strand], *, now: int) -> dict[int, int]:
+    """Which of the strands ran beside another of them: their indices, each with the number of its crowd, from 1 up.
 
     Seen from where two strands part: one that started the other, or did something before and after it, is not beside
     it. A strand may be named more than once; that is not beside itself.
     """
-    found: set[int] = set()
+    found: dict[int, object] = {}
     todo = [[(index, strand.lineage()) for index, strand in enumerate(strands)]]
     level = 0
     while todo:
@@ -117,14 +209,15 @@ def side_by_side(strands: Sequence[Strand], *, now: int) -> set[int]:
         todo = []
         for family in families:
             below = _by(family, level)
-            beside = _overlapping([key for key in below if isinstance(key, Strand)], now=now)
+            crowds = _overlapping([key for key in below if isinstance(key, Strand)], now=now)
             for strand, members in below.items():
-                if strand in beside:
-                    found.update(index for index, _ in members)
+                if strand in crowds:
+                    found.update((index, crowds[strand]) for index, _ in members)
                 elif strand is not None:
                     todo.append(members)
         level += 1
-    return found
+    numbers: dict[object, int] = {}
+    return {index: numbers.setdefault(found[index], len(numbers) + 1) for index in sorted(found)}
 
 
 _Family = list[tuple[int, list[Strand]]]
@@ -139,20 +232,13 @@ def _by(family: _Family, level: int) -> dict[Hashable, _Family]:
     return found
 
 
-def _overlapping(strands: list[Strand], *, now: int) -> set[Hashable]:
-    found: set[Hashable] = set()
-    last: Strand | None = None
+def _overlapping(strands: list[Strand], *, now: int) -> dict[Hashable, object]:
+    """The crowds of strands whose lives overlap, by strand; loners are left out."""
+    crowds: list[list[Strand]] = []
+    busy_until = 0
     for strand in sorted(strands, key=lambda strand: strand.born_ns):
-        if last is not None and strand.born_ns < (last.died_ns or now):
-            found.update((last, strand))
-        if last is None or (strand.died_ns or now) > (last.died_ns or now):
-            last = strand
-    return found
-
-
-def _of_thread() -> Strand:
-    strand: Strand | None = getattr(_here, "strand", None)
-    if strand is None:
-        is_first = threading.current_thread() is threading.main_thread()
-        strand = _here.strand = _ROOT if is_first else _ROOT.spawn()
-    return strand
+        if not crowds or strand.born_ns >= busy_until:
+            crowds.append([])
+        crowds[-1].append(strand)
+        busy_until = max(busy_until, strand.died_ns or now)
+    return {strand: crowd[0] for crowd in crowds if len(crowd) > 1 for strand in crowd}

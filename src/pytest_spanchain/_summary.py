@@ -38,7 +38,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     """One line of heading, one of totals, then one per span, drawn as a tree.
 
     Args:
-        document: a plain document without fault (see ``_ledger``).
+        document: a plain document whose entries are without fault (see ``_ledger``), whatever tree they make.
     """
     entries = document["entries"]
     spans = [entry for entry in entries if entry["kind"] != "close"]
@@ -59,7 +59,8 @@ def _tree(spans: list[Mapping[str, Any]]) -> list[str]:
     while stack:
         span, lead, below = stack.pop()
         drawn.append(lead + _line(span))
-        inner = children.get(span["span_id"], [])
+        # Taken out: what is no tree is refused after it was written down, and must come to an end here.
+        inner = children.pop(span["span_id"], [])
         for position, child in reversed(list(enumerate(inner))):
             last = position == len(inner) - 1
             stack.append((child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")))

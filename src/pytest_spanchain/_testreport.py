@@ -60,6 +60,7 @@ def counts(item: pytest.Item, run: Run, *, skipped: bool) -> dict[str, Any]:
         "live": verdict.live_calls,
         "unverified": int(not (replayed or verdict.recorded)),
         "changes": "\n".join(lines(item, run)) if changed else "",
+        "notes": [] if changed else list(verdict.notes),
     }
 
 
@@ -92,6 +93,7 @@ class SessionLine:
         self._marker = marker
         self._counts = {"replayed": 0, "recorded": 0, "live": 0, "unverified": 0}
         self._changes: list[str] = []
+        self._notes: dict[str, int] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a test once; an attempt that is run again only counts what it cost."""
@@ -103,15 +105,21 @@ class SessionLine:
                 self._counts[name] += counts[name]
         if counts["changes"]:
             self._changes.append(counts["changes"])
+        for note in counts["notes"]:
+            self._notes[note] = self._notes.get(note, 0) + 1
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """What re-recordings changed, who else reacts to our marker, and one line a session."""
         if not any(self._counts.values()):
             return
-        for line in (*self._changes, *self._rivals()):
+        for line in (*self._changes, *self._rivals(), *self._once()):
             terminalreporter.write_line(line)
         counted = ", ".join(f"{count} {name}" for name, count in self._counts.items())
         terminalreporter.write_line(f"spanchain: {counted}")
+
+    def _once(self) -> list[str]:
+        """What the reader should know of tests that passed, each thing once."""
+        return [f"spanchain: in {count} test{'s' if count > 1 else ''}: {note}" for note, count in self._notes.items()]
 
     def _rivals(self) -> list[str]:
         """Here and not at collection, which an xdist controller leaves to its workers."""

@@ -27,7 +27,7 @@ class Trace:
     def __init__(self, tree: SpanTree, *, label: str, ignored_attributes: frozenset[str] = frozenset()) -> None:
         self.tree = tree
         self.label = label
-        self._ignored = ignored_attributes
+        self.ignored_attributes = ignored_attributes
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Trace):
@@ -50,7 +50,7 @@ class Trace:
     def deviations_from(self, other: Trace) -> tuple[Deviation, ...]:
         """What the comparator says of this trace and another; the golden one is taken for the recorded side."""
         golden, live = (other, self) if other.label == "golden" else (self, other)
-        return compare(golden.tree, live.tree, ignored_attributes=self._ignored | other._ignored)
+        return compare(golden.tree, live.tree, ignored_attributes=self.ignored_attributes | other.ignored_attributes)
 
 
 class CassetteHandle:

@@ -77,8 +77,8 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._stack:
-            self.verdict = self._run.close(passed=error is None)
+        self._stack.close()
+        self.verdict = self._run.close(passed=error is None)
         if error is not None or not self.verdict.failing:
             return
         lines = report(self.verdict, accept="use mode='rewrite' once", closer="cassette.deviations")

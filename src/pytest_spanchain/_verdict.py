@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._guard import Attempt
-from ._model import Deviation, SpanTree
+from ._model import Attempt, Deviation, SpanTree
 from ._settings import RecordMode
 
 
@@ -28,6 +27,7 @@ class Verdict:
         recorded: whether a cassette was written.
         live_calls: exchanges that really happened, and attempts at it.
         aside: where the recording of a failing test was kept.
+        ignored_attributes: names of attributes that the comparison left out.
     """
 
     nodeid: str
@@ -43,6 +43,7 @@ class Verdict:
     recorded: bool = False
     live_calls: int = 0
     aside: Path | None = None
+    ignored_attributes: frozenset[str] = frozenset()
 
     @property
     def compared(self) -> bool:
@@ -50,7 +51,11 @@ class Verdict:
         return self.replayed and not (self.mode is RecordMode.NEW_EPISODES and self.live_calls)
 
     @property
+    def drifted(self) -> bool:
+        """Whether the golden trace was the judge, and the live one differs in something that fails."""
+        return self.compared and any(deviation.failing for deviation in self.deviations)
+
+    @property
     def failing(self) -> bool:
         """Whether the test must fail."""
-        drift = self.compared and any(deviation.failing for deviation in self.deviations)
-        return bool(drift or self.attempts or self.errors)
+        return bool(self.drifted or self.attempts or self.errors)

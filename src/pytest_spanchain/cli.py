@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("golden", type=Path, metavar="A")
     diff.add_argument("live", type=Path, metavar="B")
     diff.add_argument("-v", "--verbose", action="count", default=0, help="show more; -vv shows everything")
+    diff.add_argument("--durations", action="store_true", help="also tell durations that differ by more than 20 %%")
     diff.set_defaults(command=_diff)
     return parser
 
@@ -195,7 +196,7 @@ def _diff(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         golden, live = _store.load(arguments.golden), _store.load(arguments.live)
     except CassetteError as error:
         return _refused(error)
-    deviations = _compare.compare(golden.tree, live.tree)
+    deviations = _compare.compare(golden.tree, live.tree, durations=arguments.durations)
     if not deviations:
         print("no deviations")
         return CLEAN
@@ -209,7 +210,7 @@ def _diff(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         color=sys.stdout.isatty(),
     )
     print("\n".join(lines))
-    return FAILS
+    return FAILS if any(deviation.failing for deviation in deviations) else CLEAN
 
 
 def _refused(error: CassetteError) -> int:

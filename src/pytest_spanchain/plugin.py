@@ -245,7 +245,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
             context.enter_context(active.run.entered())  # of a closed run: calls are refused
         del item.stash[ACTIVE]
         item.config.stash[CURRENT_ITEM] = None
-        return (yield)
+        result = yield
+    if active.run.late:  # refused and swallowed, too late for the verdict
+        pytest.fail("\n".join(f"spanchain: {text}" for text in dict.fromkeys(active.run.late)), pytrace=False)
+    return result
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -292,8 +295,8 @@ def _judge(item: pytest.Item, active: Active, *, passed: bool, keep: bool = True
         return active.run.verdict
     cache = getattr(item.config, "cache", None)
     wanted = keep and active.body_over and active.run.records
-    with active.stack:
-        return active.run.close(passed=passed, aside=cache.mkdir("spanchain-failed") if cache and wanted else None)
+    active.stack.close()
+    return active.run.close(passed=passed, aside=cache.mkdir("spanchain-failed") if cache and wanted else None)
 
 
 def _fail(item: pytest.Item, active: Active) -> NoReturn:

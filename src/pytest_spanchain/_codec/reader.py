@@ -3,7 +3,7 @@
 The subset: one document; block or flow collections; no tag, directive or merge key; keys are text, without repeats;
 aliases only back to a finished anchor. Invariants:
 
-* no bound of ``_yaml_limits`` is passed by more than one event, aliases counted as if written out;
+* no bound of ``limits`` is passed by more than one event, aliases counted as if written out;
 * a plain scalar has one meaning: it is accepted only where YAML 1.1 (as PyYAML reads it) and JSON agree on its type,
   so ``no``, ``1_000``, ``12:30:45``, ``2024-01-01``, ``0x1f``, ``1e7``, ``~`` and nothing at all are refused, and
   whoever wants them as text has to quote them;

@@ -1,7 +1,7 @@
 """A plain document as YAML text, for people to read and to diff.
 
 Invariants: the strict reader gives back an equal document; the same document gives the same text; the text stays
-within ``_yaml_limits``. How each value is written:
+within ``limits``. How each value is written:
 
 * collections of up to ``WIDTH`` columns without text that needs an escape, and lists of numbers: one line, JSON;
 * other collections: blocks, keys sorted, but header and entries in their readable order;
@@ -48,7 +48,7 @@ def emit(document: Mapping[str, Any]) -> str:
         document: ``header`` (a mapping) and ``entries`` (a list of mappings); anything plain below.
 
     Raises:
-        Unrecordable: a value is not plain, or the text would exceed a bound of ``_yaml_limits``; it names the place.
+        Unrecordable: a value is not plain, or the text would exceed a bound of ``limits``; it names the place.
     """
     nodes = _Nodes()
     header = nodes.build(document["header"], path="header", depth=2, order=HEADER_KEYS)

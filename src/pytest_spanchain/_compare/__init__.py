@@ -4,6 +4,7 @@ Invariants:
 
 * Pure: no I/O, no clock, nothing remembered.
 * Ids, times and durations never make a failing deviation; neither does the order of concurrent siblings.
+* Requests that have not one canonical text deviate: what is matched by its digest is compared as strictly.
 * Deviations come in causal order: what a span was asked at its start, then its children, then what it answered.
 * Spans below an added or removed span are counted in its note and not listed.
 """
@@ -18,7 +19,7 @@ from .._model import Deviation, DeviationKind, FieldChange, Span, SpanTree
 from .align import Node, align
 from .blame import Blame
 from .fields import MOST_CHANGES, field_changes
-from .likeness import DEFAULT_IGNORED_ATTRIBUTES, Ignored, content, same, same_content
+from .likeness import Ignored, content, same, same_content
 
 _ASKED = (
     "gen_ai.agent.",
@@ -36,6 +37,9 @@ _ANSWERED = ("gen_ai.output.messages", "gen_ai.tool.call.result", "output.value"
 """Attributes that say what a span answered: a difference is in its output."""
 
 _SLOWER = 0.2
+
+_THOROUGH = 3
+"""Deviations whose fields are compared down to the leaves, causes first: deepdiff takes its time."""
 
 _ASKS, _ANSWERS, _TELLS = range(3)
 
@@ -61,7 +65,6 @@ def compare(
     live: SpanTree,
     *,
     ignored_attributes: frozenset[str] = frozenset(),
-    detail: int = 3,
     durations: bool = False,
 ) -> tuple[Deviation, ...]:
     """List how ``live`` deviates from ``golden``, in causal order; empty if it does not.
@@ -70,21 +73,19 @@ def compare(
         golden: the recorded tree; volatile values replaced.
         live: the observed tree, treated alike.
         ignored_attributes: further names of attributes that are not compared; a final ``*`` stands for any ending.
-        detail: number of deviations whose fields are compared down to the leaves, causes first.
         durations: also tell durations that differ by more than 20 %; these never fail a test.
     """
-    ignored_attributes = DEFAULT_IGNORED_ATTRIBUTES | ignored_attributes
     ignored = Ignored(ignored_attributes)
     if not durations and _is_equal(golden, live, ignored):
         return ()
-    root = align(golden, live, ignored_attributes=ignored_attributes)
+    root = align(golden, live, ignored=ignored)
     findings = list(_findings(root, ignored, durations=durations)) if root else []
     blame = Blame()
     judged = [
         (False, False) if finding.kind is DeviationKind.DURATION_CHANGED else blame.judge(finding.node)
         for finding in findings
     ]
-    in_detail = set(sorted(range(len(findings)), key=lambda k: (judged[k][0], k))[: max(detail, 0)])
+    in_detail = set(sorted(range(len(findings)), key=lambda k: (judged[k][0], k))[:_THOROUGH])
     return tuple(
         _deviation(finding, follows, point, thorough=k in in_detail)
         for k, (finding, (follows, point)) in enumerate(zip(findings, judged, strict=True))
@@ -159,8 +160,8 @@ def _parts(golden: Span, live: Span, ignored: Ignored) -> Iterator[tuple[Deviati
     """Differing parts of two spans of one kind; names and scopes are the aligner's business."""
     one, other = golden.exchange, live.exchange
     if one and other:
-        if not same_content(one.request, other.request):
-            yield DeviationKind.INPUT_CHANGED, _Part("request", content(one.request), content(other.request))
+        if not same(one.request, other.request):
+            yield DeviationKind.INPUT_CHANGED, _Part("request", one.request, other.request)
         if not same_content(one.response, other.response):
             yield DeviationKind.OUTPUT_CHANGED, _Part("response", content(one.response), content(other.response))
     if not same(golden.attributes, live.attributes):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .._model import CONCURRENT, SpanTree
-from .likeness import DEFAULT_IGNORED_ATTRIBUTES, Ignored, Member, Printer
+from .likeness import Ignored, Member, Printer
 from .pairing import pair, unmoved
 
 
@@ -58,11 +58,9 @@ class Node:
         return _nodes(self, self.golden.children, self.live.children)
 
 
-def align(
-    golden: SpanTree, live: SpanTree, *, ignored_attributes: frozenset[str] = DEFAULT_IGNORED_ATTRIBUTES
-) -> Node | None:
+def align(golden: SpanTree, live: SpanTree, *, ignored: Ignored) -> Node | None:
     """Align two trees; ``None`` if both are empty. The roots are paired whatever their names."""
-    printer = Printer(Ignored(ignored_attributes))
+    printer = Printer(ignored)
     sides = printer.members(golden), printer.members(live)
     return Node(*sides) if any(sides) else None
 
@@ -71,16 +69,17 @@ def groups(siblings: Sequence[Member]) -> list[int]:
     """Number the groups of concurrent siblings; in order, one number per sibling.
 
     Concurrent are siblings that overlapped in time, and neighbours that the recorder marked as concurrent: threads
-    that happened to run one after the other when they were recorded.
+    that happened to run one after the other when they were recorded. The mark is the number of a crowd; two crowds, one
+    after the other, are two groups.
     """
     ranks: list[int] = []
-    rank, busy_until, marked = -1, -1, False
+    rank, busy_until, crowd = -1, -1, None
     for member in siblings:
-        beside = CONCURRENT in member.span.attributes
-        if member.span.start_ns >= busy_until and not (marked and beside):
+        beside = member.span.attributes.get(CONCURRENT)
+        if member.span.start_ns >= busy_until and (beside is None or beside != crowd):
             rank += 1
         busy_until = max(busy_until, member.span.end_ns)
-        marked = beside
+        crowd = beside
         ranks.append(rank)
     return ranks
 

@@ -2,8 +2,9 @@
 
 Invariants:
 
-* ``same`` separates ``1``, ``1.0`` and ``True``, as the canonical text does; Python's ``==`` alone does not.
-* How bytes were laid out on the wire (``layout``, ``chunks``) is no content.
+* ``same`` separates ``1``, ``1.0`` and ``True``, ``0.0`` and ``-0.0``, as the canonical text does; Python's ``==``
+  alone does not. What matches no recorded request is therefore never the same as one.
+* How the bytes of an answer were laid out on the wire (``layout``, ``chunks``) is no content.
 * Ids and times are in no key. ``full`` keys of two subtrees are equal only if nothing in them deviates.
 """
 
@@ -47,6 +48,8 @@ def same(golden: Any, live: Any) -> bool:
         return True
     if type(golden) is not type(live) or golden != live:
         return False
+    if type(golden) is float:
+        return repr(golden) == repr(live)
     todo = [(golden, live)]
     while todo:
         one, other = todo.pop()
@@ -61,7 +64,7 @@ def same(golden: Any, live: Any) -> bool:
             if left is right:
                 continue
             kind = type(left)
-            if kind is not type(right):
+            if kind is not type(right) or (kind is float and repr(left) != repr(right)):
                 return False
             if kind is dict or kind is list:
                 todo.append((left, right))
@@ -69,7 +72,7 @@ def same(golden: Any, live: Any) -> bool:
 
 
 def content(message: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return a request or response without what only describes its bytes on the wire."""
+    """Return a response without what only describes its bytes on the wire."""
     body = message.get("body") if message else None
     if message is None or not isinstance(body, dict) or not any(key in body for key in _WIRE_ONLY):
         return message
@@ -82,9 +85,10 @@ def same_content(golden: Mapping[str, Any] | None, live: Mapping[str, Any] | Non
 
 
 class Ignored:
-    """A set of attribute names, some of which end in ``*``."""
+    """The default set of attribute names, and further ones; some end in ``*``."""
 
-    def __init__(self, names: frozenset[str]) -> None:
+    def __init__(self, further: frozenset[str] = frozenset()) -> None:
+        names = DEFAULT_IGNORED_ATTRIBUTES | further
         self._exact = frozenset(name for name in names if not name.endswith("*"))
         self._prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
 
@@ -107,7 +111,7 @@ class Ignored:
 
 @dataclass(eq=False)
 class Member:
-    """A span in its tree, with keys from exact to loose; equal keys of one ``Forest`` pair mean alike.
+    """A span in its tree, with keys from exact to loose; equal keys of one ``Printer`` mean alike.
 
     Args:
         span: the span.
@@ -162,7 +166,7 @@ class Printer:
         span, children = member.span, member.children
         exchange = span.exchange
         attributes = _text(self._ignored.without(span.attributes))
-        request = _text(content(exchange.request)) if exchange else ""
+        request = _text(exchange.request) if exchange else ""
         member.text = request if exchange else attributes
         member.weak = self._number("weak", name, span.kind, span.scope)
         member.own = self._number("own", member.weak, request)
@@ -207,7 +211,7 @@ def renamed(golden: Member, live: Member) -> bool:
     if one.exchange and other.exchange:
         if golden.loose == live.loose:
             return True
-        return not live.known and same_content(one.exchange.request, other.exchange.request)
+        return not live.known and same(one.exchange.request, other.exchange.request)
     operation = one.name.split(" ", 1)[0] == other.name.split(" ", 1)[0]
     if not golden.children and not live.children:
         return operation

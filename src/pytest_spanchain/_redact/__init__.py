@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._canonical import digest
+from .._rules import compile_path, compile_pattern
 from ..errors import SecretFound, UsageError
+from . import names as _names
 from . import secrets as _secrets
 from . import stream as _redact_stream
-from .text import PLACEHOLDER, Matcher, Step, compile_path, compile_pattern, redact_url
+from .text import PLACEHOLDER, Learnt, Matcher
+from .walk import Walk, suspicious
 
 RULE_SET = "spanchain-redaction/1"
 
@@ -42,6 +45,11 @@ ALLOWED_RESPONSE_HEADERS: Mapping[str, str] = {
     "retry-after-ms": "decides the client's retries",
     "x-should-retry": "decides the client's retries",
     "location": "decides where the client goes next",
+    "link": "decides where the client goes next",
+    "x-total-count": "decides how often the client asks",
+    "content-range": "decides how often the client asks",
+    "content-disposition": "names what came",
+    "etag": "the client may send it back",
 }
 """Response headers that are kept: name -> why. Ids, dates, lengths and counters change with every recording."""
 
@@ -69,9 +77,8 @@ class Redactor:
         environ: the environment; what stands under a credential's name in it is looked for everywhere.
         keys: further names (of headers, mapping keys, query parameters) whose text is a credential.
         patterns: regular expressions; what they match is a credential, or their group ``secret`` if they have one.
-        paths: places whose value is always replaced, e.g. ``request.body.json.messages[*].name``: names, ``*`` for any
-            one step, ``**`` for any number, ``[n]`` and ``[*]`` for items; from the place given as ``where`` or from
-            the value itself.
+        paths: places below a request or response whose value is always replaced, e.g. ``body.json.messages[*].name``;
+            the grammar is in ``_rules``.
 
     Raises:
         UsageError: for an expression or a path that cannot be read, or that matches the empty text.
@@ -90,24 +97,18 @@ class Redactor:
         self._keys = frozenset(_key(key) for key in texts["keys"])
         self._patterns = tuple(compile_pattern(pattern) for pattern in texts["patterns"])
         self._paths = tuple(compile_path(path) for path in texts["paths"])
-        self._rules = {"id": RULE_SET, "digest": digest("spanchain/redaction/v1", _description(texts))}
+        self._texts = texts
         self._lock = threading.Lock()
-        self._state = _State({}, Matcher({}, keys=self._keys, patterns=self._patterns))
-        self._learn((value, f"environment variable {name}") for name, value in _secrets.environment_secrets(environ))
+        self._exact = frozenset(value for _, value in _secrets.environment_values(environ))
+        self._state = self._looking_for(
+            {value: f"environment variable {name}" for name, value in _secrets.environment_secrets(environ)}
+        )
 
     @property
     def rules(self) -> Mapping[str, str]:
         """Id and digest of the rule set with the user's additions, for the header."""
-        return dict(self._rules)
-
-    def learn(self, value: str, *, source: str) -> None:
-        """Look for a value from now on, if it looks like a credential.
-
-        Args:
-            value: the credential, e.g. an SDK client's ``api_key``.
-            source: where it was seen, for messages.
-        """
-        self._learn([(value, source)])
+        # Made when it is asked for: only a recording needs it.
+        return {"id": RULE_SET, "digest": digest("spanchain/redaction/v1", _description(self._texts))}
 
     def request_headers(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         """The request headers worth keeping, by lower-case name; values of credential headers are learnt."""
@@ -123,25 +124,27 @@ class Redactor:
         By the rule ``loopback`` the host and port of this machine become ``loopback``, since ports are given anew in
         every run. The placeholder is ``redacted``: brackets would make the host unreadable to URL parsers.
         """
-        matcher = self._state.matcher
-        return matcher.replace_values(redact_url(text, keys=self._keys, loopback=True), "redacted")
+        learnt: Learnt = []
+        redacted = self._state.matcher.redact_url(text, learnt)
+        self._learn_named(learnt)
+        return redacted
 
     def text(self, text: str) -> str:
         """A name, message or other text without credentials."""
-        return self._state.matcher.redact(text)
+        learnt: Learnt = []
+        redacted = self._state.matcher.redact(text, learnt)
+        return self._state.matcher.redact(redacted) if self._learn_named(learnt) else redacted
 
-    def value(self, plain: Any, *, where: str = "") -> Any:
-        """A plain value without credentials; the same object if there are none.
-
-        Args:
-            plain: a JSON-like value.
-            where: dotted place of the value, for the user's paths, e.g. ``request.body.json``.
-        """
-        matcher = self._state.matcher
-        if not self._paths and not _suspicious(plain, matcher):
+    def value(self, plain: Any) -> Any:
+        """A plain value without credentials; the same object if there are none."""
+        for path in self._paths:
+            plain = path.put(plain, PLACEHOLDER)
+        if not suspicious(plain, self._state.matcher):
             return plain
-        prefix = compile_path(where).steps if where else ()
-        return self._walk(plain, prefix, len(prefix), matcher)
+        learnt: Learnt = []
+        walked = Walk(self._state.matcher, learnt).value(plain)
+        # What was learnt here may stand beside its name as well.
+        return Walk(self._state.matcher, []).value(walked) if self._learn_named(learnt) else walked
 
     def stream(self, text: str, chunks: Sequence[int]) -> tuple[str, Sequence[int]]:
         """An event stream without credentials, those split over several events included.
@@ -159,7 +162,10 @@ class Redactor:
         """
         if chunks and sum(chunks) != len(text.encode("utf-8", "surrogatepass")):
             raise ValueError(f"chunks of {sum(chunks)} bytes do not add up to the text")
-        edits = _redact_stream.edits(text, self._state.matcher)
+        learnt: Learnt = []
+        edits = _redact_stream.edits(text, self._state.matcher, learnt)
+        if self._learn_named(learnt):
+            edits = _redact_stream.edits(text, self._state.matcher)
         if not edits:
             return text, chunks
         return _redact_stream.apply(text, edits), _redact_stream.recount(text, edits, chunks)
@@ -199,18 +205,31 @@ class Redactor:
         hit = state.matcher.find_value(text)
         if hit is not None:
             return f"the value of {state.sources[hit[0]]}", hit[1]
-        known = _secrets.known_format(text)
+        known = _secrets.held_format(text)
         if known is not None:
-            return f"what looks like a credential ({known[0]}, {text[known[1] : known[1] + 4]}…)", known[1]
+            return f"what looks like a credential ({known[0]}, {known[1]}…)", known[2]
         return None
 
-    def _learn(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def _learn_named(self, learnt: Learnt) -> bool:
+        """Look for what was found by its name from now on; whether there is anything new."""
+        # With blanks it may be a sentence, and then its words stand elsewhere as well.
+        return self._learn(
+            (secret, f"the key {key}")
+            for value, key in learnt
+            for secret in (header_secrets("authorization", value) if " " in value.strip() else [value])
+            if not any(map(str.isspace, secret.strip()))
+        )
+
+    def _learn(self, pairs: Iterable[tuple[str, str]]) -> bool:
         wanted = {value.strip(): source for value, source in pairs if _secrets.looks_secret(value)}
         if wanted.keys() <= self._state.sources.keys():
-            return
+            return False
         with self._lock:
-            sources = {**wanted, **self._state.sources}
-            self._state = _State(sources, Matcher(sources, keys=self._keys, patterns=self._patterns))
+            self._state = self._looking_for({**wanted, **self._state.sources})
+        return True
+
+    def _looking_for(self, sources: Mapping[str, str]) -> _State:
+        return _State(sources, Matcher(sources, keys=self._keys, patterns=self._patterns, exact=self._exact))
 
     def _headers(self, pairs: Iterable[tuple[str, str]], allowed: Mapping[str, str]) -> dict[str, str]:
         listed = [(name.lower(), value) for name, value in pairs]
@@ -222,13 +241,13 @@ class Redactor:
         )
         kept: dict[str, str] = {}
         for name, value in listed:
-            if name in allowed and _secrets.fold(name) not in self._keys:
+            if name in allowed and _names.fold(name) not in self._keys:
                 value = self._header_value(name, value)
                 kept[name] = f"{kept[name]}, {value}" if name in kept else value
         return kept
 
     def _is_credential_header(self, name: str) -> bool:
-        if _secrets.fold(name) in self._keys:
+        if _names.fold(name) in self._keys:
             return True
         return bool(_CREDENTIAL_HEADER.search(name)) and not _NO_CREDENTIAL.search(name)
 
@@ -239,29 +258,6 @@ class Redactor:
             # The rule multipart_boundary: clients draw a boundary at random for every request.
             value = _BOUNDARY.sub(r"\1boundary", value)
         return self.text(value)
-
-    def _walk(self, plain: Any, place: tuple[Step, ...], depth: int, matcher: Matcher) -> Any:
-        if self._paths and len(place) > depth and self._is_path(place, depth):
-            return PLACEHOLDER
-        if isinstance(plain, str):
-            return matcher.redact(plain)
-        if isinstance(plain, list):
-            items = [self._walk(item, (*place, index), depth, matcher) for index, item in enumerate(plain)]
-            return plain if all(new is old for new, old in zip(items, plain, strict=True)) else items
-        if not isinstance(plain, dict):
-            return plain
-        walked: dict[Any, Any] = {}
-        for key, item in plain.items():
-            name = _unused(matcher.redact(key), walked) if isinstance(key, str) else key
-            if matcher.is_credential(key, item, plain):
-                walked[name] = PLACEHOLDER
-            else:
-                walked[name] = self._walk(item, (*place, key), depth, matcher)
-        same = all(old is new for old, new in zip(plain, walked, strict=True))
-        return plain if same and all(plain[key] is walked[key] for key in walked) else walked
-
-    def _is_path(self, place: tuple[Step, ...], depth: int) -> bool:
-        return any(path.matches(place) or path.matches(place[depth:]) for path in self._paths)
 
 
 def header_secrets(name: str, value: str) -> list[str]:
@@ -296,7 +292,7 @@ def _strings(values: Iterable[str], name: str) -> list[str]:
 
 
 def _key(key: str) -> str:
-    folded = _secrets.fold(key)
+    folded = _names.fold(key)
     if not folded:
         raise UsageError(f"redaction keys: {key!r} holds no letter or digit")
     return folded
@@ -306,33 +302,15 @@ def _description(user: Mapping[str, list[str]]) -> dict[str, Any]:
     """Everything that decides what is redacted, as plain data: the digest changes when a rule does."""
     return {
         "headers": [sorted(ALLOWED_REQUEST_HEADERS), sorted(ALLOWED_RESPONSE_HEADERS)],
-        "names": [_CREDENTIAL_HEADER.pattern, _NO_CREDENTIAL.pattern, _secrets.ENVIRONMENT_NAME.pattern],
-        "keys": [sorted(_secrets.STRONG_KEYS), sorted(_secrets.STRONG_ENDS), sorted(_secrets.WEAK_KEYS)],
-        "query": sorted(_secrets.QUERY_KEYS),
+        "names": [_CREDENTIAL_HEADER.pattern, _NO_CREDENTIAL.pattern],
+        "environment": [_names.ENVIRONMENT_NAME.pattern, _names.ENVIRONMENT_PASSWORD.pattern],
+        "keys": [*map(sorted, (_names.STRONG_KEYS, _names.STRONG_ENDS, _names.WEAK_KEYS, _names.WEAK_ENDS))],
+        "query": [*map(sorted, (_names.QUERY_KEYS, _names.AMBIGUOUS_QUERY_KEYS, _names.AMAZON_QUERY))],
         "formats": [[known.rule, list(known.marks), known.pattern.pattern] for known in _secrets.FORMATS],
         "normalised": ["loopback", "multipart_boundary"],
         "placeholder": PLACEHOLDER,
         "user": {name: sorted(values) for name, values in user.items()},
     }
-
-
-def _suspicious(plain: Any, matcher: Matcher) -> bool:
-    """Whether anything in the value may have to be replaced: one search over all its texts instead of one each."""
-    strings: list[str] = []
-    pending = [plain]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, str):
-            strings.append(item)
-        elif isinstance(item, dict):
-            for key, value in item.items():
-                if matcher.is_credential(key, value, item):
-                    return True
-                strings.append(str(key))
-                pending.append(value)
-        elif isinstance(item, list):
-            pending.extend(item)
-    return matcher.may_hit("\x00".join(strings))
 
 
 def _collect(plain: Any, where: str, found: list[tuple[str, str]]) -> None:
@@ -345,11 +323,3 @@ def _collect(plain: Any, where: str, found: list[tuple[str, str]]) -> None:
     elif isinstance(plain, (list, tuple)):
         for index, value in enumerate(plain):
             _collect(value, f"{where}[{index}]", found)
-
-
-def _unused(name: str, taken: Mapping[Any, Any]) -> str:
-    """Two secret keys must not become one."""
-    number, unused = 2, name
-    while unused in taken:
-        unused, number = f"{name} {number}", number + 1
-    return unused

@@ -1,8 +1,7 @@
-"""What a credential looks like: by its name, by its shape, and in every spelling that it may take in a file.
+"""What a credential looks like: by its shape, and in every spelling that it may take in a file.
 
 Invariants:
 
-* A name is judged in one form: lower case without ``-``, ``_``, ``.`` and blanks.
 * No rule guesses by entropy: hashes, ids and model names are what cassettes are full of.
 * A format is found by a literal first and by its expression only there, so that a clean megabyte costs milliseconds.
 
@@ -18,96 +17,29 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
+
+from . import names as _names
 
 MIN_LENGTH = 8
 """Shorter values occur by chance in any text."""
 
-ENVIRONMENT_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL", re.IGNORECASE)
-
-# Names whose text is a credential whatever it looks like, so that a dummy in replay gives the same as the real one.
-STRONG_KEYS = frozenset(
-    [
-        "apikey",
-        "xapikey",
-        "accesskey",
-        "accesskeyid",
-        "secretkey",
-        "secretaccesskey",
-        "accesstoken",
-        "refreshtoken",
-        "idtoken",
-        "authtoken",
-        "apitoken",
-        "bearertoken",
-        "sessiontoken",
-        "securitytoken",
-        "clientsecret",
-        "apisecret",
-        "signingsecret",
-        "webhooksecret",
-        "password",
-        "passwd",
-        "passphrase",
-        "privatekey",
-        "accountkey",
-        "sharedaccesskey",
-        "subscriptionkey",
-        "signingkey",
-        "encryptionkey",
-        "authorization",
-        "proxyauthorization",
-        "xauthtoken",
-        "xgoogapikey",
-        "xamzsecuritytoken",
-        "setcookie",
-    ]
-)
-STRONG_ENDS = (
-    "apikey",
-    "secretkey",
-    "accesskey",
-    "privatekey",
-    "accesstoken",
-    "refreshtoken",
-    "authtoken",
-    "apitoken",
-    "sessiontoken",
-    "clientsecret",
-    "password",
-    "passphrase",
-)
-# Names that data use too (a token of a text, a cookie to bake): only a value that looks like a credential counts.
-WEAK_KEYS = frozenset(
-    ["token", "secret", "credential", "credentials", "cookie", "auth", "bearer", "jwt", "pwd", "connectionstring"]
-)
-# In a query string even these are credentials: nobody puts data under them there.
-QUERY_KEYS = frozenset({"key", "token", "secret", "credential", "signature", "sig", "auth", "jwt", "session"})
-
-_FOLD = str.maketrans("", "", "-_. ")
 _PART = re.compile(r"[-_. /]")
 _NUMBER = re.compile(r"[-+0-9.,:%eTZ/ ]+")
 _PATH = re.compile(r"(?:~|\.{1,2})?/|[A-Za-z]:[\\/]")
 _MIXED = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9+=]{20,}")
+_LETTER = re.compile(r"[A-Za-z]")
+_DIGIT = re.compile(r"[0-9]")
+_SCHEME = re.compile(
+    r"(?:bearer|basic|digest|token|apikey|api-key|bot|key|oauth|negotiate|ntlm|aws4-\S+)\s+\S+", re.IGNORECASE
+)
+_ASSIGNMENT = re.compile(r"[\w\])]=[\w\"'/+\[]")
+_FUNCTION_WORD = re.compile(
+    r"\b(?:the|an?|of|to|for|in|is|are|be|must|not|never|your?|it|this|that|with|from|or|and|if|used?|as)\b",
+    re.IGNORECASE,
+)
 _WORD = re.compile(r"(?:[a-z]+|[A-Z]+|[A-Z][a-z]+|[A-Za-z0-9]{1,3}|[0-9]{1,8})")
-
-
-def fold(name: str) -> str:
-    """The form in which names are compared."""
-    return name.lower().translate(_FOLD)
-
-
-def is_strong(folded: str) -> bool:
-    """Whether any text under this folded name is a credential."""
-    return folded in STRONG_KEYS or folded.endswith(STRONG_ENDS)
-
-
-def is_query_credential(folded: str) -> bool:
-    """Whether a query parameter of this folded name is a credential."""
-    return is_strong(folded) or folded in QUERY_KEYS or folded in _AMAZON_QUERY
-
-
-_AMAZON_QUERY = frozenset({"xamzcredential", "xamzsignature", "xamzsecuritytoken", "awsaccesskeyid", "googleaccessid"})
 
 
 def looks_secret(value: str) -> bool:
@@ -130,10 +62,53 @@ def looks_secret(value: str) -> bool:
     return True
 
 
+def looks_random(value: str) -> bool:
+    """Whether a value looks like a credential and like nothing that people give names to: long, letters and digits."""
+    return len(value) >= 16 and looks_secret(value) and bool(_LETTER.search(value)) and bool(_DIGIT.search(value))
+
+
+def is_prose(value: str) -> bool:
+    """Whether a text under a credential's name speaks of a credential, as descriptions of parameters do.
+
+    Not so: one word, ``Bearer x``, a list of ``name=value``, anything with a part that looks like a credential, and a
+    passphrase: four or more words without those that hold sentences together.
+    """
+    words = value.split()
+    if len(words) < 2 or has_scheme(value) or _ASSIGNMENT.search(value):
+        return False
+    if any(looks_secret(word.strip(".,;:!?()")) for word in words):
+        return False
+    if _FUNCTION_WORD.search(value):
+        return True
+    return len(words) < 4 and all(word.strip(".,;:!?").isalpha() for word in words)
+
+
+def has_scheme(value: Any) -> bool:
+    """Whether a value is a credential with its scheme, as in ``Bearer x``."""
+    return isinstance(value, str) and _SCHEME.fullmatch(value.strip()) is not None
+
+
+def is_example(value: str) -> bool:
+    """Whether a value says itself that it only shows the form."""
+    return _EXAMPLE.search(value) is not None
+
+
 def environment_secrets(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Name and value of what the environment holds under a credential's name."""
+    """Name and value of what the environment holds under a credential's name and may be looked for everywhere.
+
+    That is what ``looks_secret``. What somebody chose himself (variables named password, secret and the like) need not
+    look random: 8 characters with letters and digits, 10 digits or a word of 12 letters are enough. Everything shorter
+    or plainer occurs by chance in any text, and is not looked for.
+    """
+    for name, value in environment_values(environ):
+        if looks_secret(value) or (_names.ENVIRONMENT_PASSWORD.search(name) and _is_chosen(value)):
+            yield name, value
+
+
+def environment_values(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Name and value of everything that the environment holds under a credential's name."""
     for name, value in environ.items():
-        if not ENVIRONMENT_NAME.search(name):
+        if not _names.ENVIRONMENT_NAME.search(name):
             continue
         value = value.strip()
         if "://" in value:
@@ -142,16 +117,43 @@ def environment_secrets(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]
             candidates = _json_secrets(value)
         else:
             candidates = [value]
-        yield from ((name, candidate) for candidate in candidates if looks_secret(candidate))
+        yield from ((name, candidate.strip()) for candidate in candidates if candidate.strip())
+
+
+def _is_chosen(value: str) -> bool:
+    if len(value) < MIN_LENGTH or _PATH.match(value) or "://" in value or any(map(str.isspace, value)):
+        return False
+    if value.isdigit():
+        return len(value) >= 10
+    if _DIGIT.search(value):
+        return bool(_LETTER.search(value))
+    return len(value) >= 12 and value.isalpha()
 
 
 def _url_secrets(url: str) -> list[str]:
     try:
         parts = urlsplit(url)
-        found = [parts.password or "", *(v for k, v in parse_qsl(parts.query) if is_query_credential(fold(k)))]
+        found = [
+            parts.password or "",
+            *(v for k, v in parse_qsl(parts.query) if is_query_credential(_names.fold(k), v)),
+        ]
     except ValueError:
         return []
     return [value for value in found if value]
+
+
+def is_query_credential(folded: str, value: str) -> bool:
+    """Whether a query parameter of this folded name and of this decoded value is a credential."""
+    if _names.is_strong(folded) or folded in _names.AMAZON_QUERY:
+        return True
+    if _names.is_weak(folded) or folded in _names.QUERY_KEYS:
+        return looks_secret(value)
+    return folded in _names.AMBIGUOUS_QUERY_KEYS and looks_random(value)
+
+
+def may_be_query_credential(folded: str) -> bool:
+    """Whether a query parameter of this folded name is a credential, if its value is one."""
+    return _names.is_weak(folded) or folded in _names.QUERY_KEYS | _names.AMBIGUOUS_QUERY_KEYS
 
 
 def _json_secrets(text: str) -> list[str]:
@@ -160,7 +162,7 @@ def _json_secrets(text: str) -> list[str]:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return [text]
-    return [item for key, item in value.items() if isinstance(item, str) and is_strong(fold(key))]
+    return [item for key, item in value.items() if isinstance(item, str) and _names.is_strong(_names.fold(key))]
 
 
 def spellings(secret: str) -> list[str]:
@@ -234,6 +236,7 @@ FORMATS = (
     _format("slack token", "xoxb- xoxp- xoxa- xoxr- xoxs- xapp-", r"(?:xox[bpars]|xapp)-([A-Za-z0-9-]{20,})"),
     _format("slack webhook", "hooks.slack.com/services/", r"hooks\.slack\.com/services/([A-Za-z0-9+/]{40,})"),
     _format("stripe key", "sk_live_ rk_live_ sk_test_ whsec_", r"(?:[sr]k_(?:live|test)_|whsec_)([A-Za-z0-9]{20,})"),
+    _format("telegram token", "bot", r"bot\d{8,10}:(AA[A-Za-z0-9_-]{30,})"),
     _format("npm token", "npm_", rf"npm_([A-Za-z0-9]{{36}}){_END}"),
     _format("pypi token", "pypi-AgEIcHlwaS5vcmc", r"pypi-AgEIcHlwaS5vcmc([A-Za-z0-9_-]{50,})"),
     _format("jwt", "eyJ", r"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.([A-Za-z0-9_-]{16,})"),
@@ -247,6 +250,8 @@ FORMATS = (
 _URL_PASSWORD = FORMATS[-1]
 _BEFORE = re.compile(r"[A-Za-z0-9+]")
 _BY_CONTEXT = frozenset({"aws secret key", "private key", "slack webhook"})
+_PACKED = re.compile(r"[A-Za-z0-9+/_-]{32,}")
+_URL_SAFE = str.maketrans("-_", "+/")
 _EXAMPLE = re.compile(r"example|placeholder|redacted|your[-_]", re.IGNORECASE)
 
 
@@ -265,6 +270,30 @@ def known_format(text: str) -> tuple[str, int, int] | None:
                     return known.rule, start, found.end()
                 start = text.find(mark, start + len(mark))
     return None
+
+
+def held_format(text: str) -> tuple[str, str, int] | None:
+    """Rule, first characters and start of what is in a known key format, in the text or in base64 within it."""
+    known = known_format(text)
+    if known is not None:
+        return known[0], text[known[1] : known[1] + 4], known[1]
+    # Hashes and long names are all in one case. One search for the rest: a hit across two runs is repeated by neither.
+    found = [run for run in _PACKED.finditer(text) if not run.group().islower()]
+    runs = [(_unpacked(run.group()), run.start()) for run in found]
+    if not runs:
+        return None
+    if known_format("\x00".join(data for data, _ in runs)) is None:
+        return None
+    for data, start in runs:
+        known = known_format(data)
+        if known is not None:
+            return f"{known[0]} in base64", data[known[1] : known[1] + 4], start
+    return None
+
+
+def _unpacked(run: str) -> str:
+    whole = run[:-1] if len(run) % 4 == 1 else run
+    return base64.b64decode(whole.translate(_URL_SAFE) + "=" * (-len(whole) % 4)).decode("latin-1")
 
 
 def _is_real(known: Format, found: re.Match[str], text: str) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _sse
-from .text import PLACEHOLDER, Matcher, Span
+from .text import PLACEHOLDER, Learnt, Matcher, Span
 
 # What tells one channel from another beside the place of the field. Not ``id``: a tool call has it in one event only.
 _INDEXES = ("index", "output_index", "content_index", "summary_index", "item_id")
@@ -41,6 +41,7 @@ class _Piece:
     leaf: int | None
     text: str
     credential: bool = False
+    key: str = ""
 
 
 def joined(text: str) -> list[str]:
@@ -48,21 +49,23 @@ def joined(text: str) -> list[str]:
     return ["".join(piece.text for piece in pieces) for pieces in _channels(text, None).values() if len(pieces) > 1]
 
 
-def edits(text: str, matcher: Matcher) -> list[Edit]:
-    """What has to change, in order; empty if nothing has to."""
+def edits(text: str, matcher: Matcher, learnt: Learnt | None = None) -> list[Edit]:
+    """What has to change, in order; empty if nothing has to. What is found by its name is noted in ``learnt``."""
     changes: list[Edit] = []
     channels = _channels(text, matcher)
     for pieces in channels.values():
         whole = "".join(piece.text for piece in pieces)
-        spans = matcher.spans(whole) if matcher.may_hit(whole) else []
+        spans = matcher.spans(whole, learnt) if matcher.may_hit(whole) else []
         offset = 0
         for piece in pieces:
+            if piece.credential:
+                matcher.learn(piece.key, piece.text, learnt)
             new = PLACEHOLDER if piece.credential else _cut(piece.text, offset, spans)
             if new != piece.text:
                 changes += _edit(piece, new)
             offset += len(piece.text)
     # What no channel holds (comments, event ids, mapping keys) is searched where it stands.
-    beside = matcher.values(text) if channels else matcher.spans(text)
+    beside = matcher.values(text) if channels else matcher.spans(text, learnt)
     taken = [(edit.start, edit.end) for edit in changes]
     changes += [
         Edit(start, end, PLACEHOLDER)
@@ -153,7 +156,9 @@ def _channels(text: str, matcher: Matcher | None) -> dict[Any, list[_Piece]]:
             continue
         for number, (place, leaf, credential) in enumerate(leaves):
             channel = (kind if isinstance(kind, str) else event.name, place)
-            channels.setdefault(channel, []).append(_Piece(event, number, leaf, credential))
+            channels.setdefault(channel, []).append(
+                _Piece(event, number, leaf, credential, str(place[-1]) if place else "")
+            )
     return channels
 
 

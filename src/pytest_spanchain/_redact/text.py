@@ -9,31 +9,25 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote_plus
 
 from .._hosts import is_loopback
-from ..errors import UsageError
+from . import names as _names
 from . import secrets as _secrets
+from . import written as _written
 
 PLACEHOLDER = "[redacted]"
 
 Span = tuple[int, int]
-Step = str | int
 
-# "name": "value" in JSON text, however deep it is quoted, and in Python's repr; one pattern for plain quotes, where a
-# value may hold escapes, and one for escaped quotes, where it ends at the next quote of the same depth.
-_QUOTED = re.compile(
-    r"(?P<q>[\"'])(?P<key>[A-Za-z][\w.\- ]{1,63})(?P=q)\s*:\s*(?:\"(?P<a>(?:[^\"\\]|\\.)*)(?:\"|\Z)"
-    r"|'(?P<b>(?:[^'\\]|\\.)*)(?:'|\Z))",
-    re.DOTALL,
-)
-_ESCAPED = re.compile(
-    r"(?P<q>\\+\")(?P<key>[A-Za-z][\w.\- ]{1,63})(?P=q)\s*:\s*(?P=q)(?P<a>.*?)(?:(?<!\\)(?P=q)|\Z)", re.DOTALL
-)
+Learnt = list[tuple[str, str]]
+"""What was found by its name, with the name."""
+
 _NAMED = re.compile(
-    r"(?:key|token|secret|passw|passphrase|passwd|credential|authorization|cookie|auth|bearer|jwt|pwd|connection)",
+    r"(?:key|token|secret|pass|credential|authorization|cookie|auth|bearer|jwt|pwd|connection)",
     re.IGNORECASE,
 )
 _URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.\-]{1,20}://[^\s\"'<>\\`\x00]+")
@@ -42,6 +36,8 @@ _PARAMETER = re.compile(r"([^=&?#;]+)=([^&#;]*)")
 _SPLIT = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)([^/?#\\]*)([^?#]*)(\?[^#]*)?(.*)", re.DOTALL)
 
 
+# Where ``key`` is what a client is known by.
+_KEY_IN_QUERY = (".googleapis.com",)
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 
 
@@ -52,16 +48,23 @@ class Matcher:
         sources: the values to look for.
         keys: folded names that the user added.
         patterns: the user's expressions.
+        exact: values that are credentials where they are the whole text under a weak name, e.g. a dummy of a test.
     """
 
     def __init__(
-        self, sources: Mapping[str, str], *, keys: frozenset[str], patterns: Sequence[re.Pattern[str]]
+        self,
+        sources: Mapping[str, str],
+        *,
+        keys: frozenset[str],
+        patterns: Sequence[re.Pattern[str]],
+        exact: frozenset[str] = frozenset(),
     ) -> None:
         # Longest first: of two values where one holds the other, the whole one goes.
         forms = {form: value for value in sources for form in _secrets.spellings(value)}
         self._forms = dict(sorted(forms.items(), key=lambda pair: -len(pair[0])))
         self._packed = frozenset(form for value in sources for form in _secrets.packed(value))
         self._keys = keys
+        self._exact = exact
         self._patterns = tuple(patterns)
         self._key_names = (
             re.compile(f"{_NAMED.pattern}|{'|'.join(map(_loose, sorted(keys)))}", re.I) if keys else _NAMED
@@ -80,18 +83,48 @@ class Matcher:
         """Whether the mapping key says that its text is a credential; ``siblings`` is the mapping."""
         if not isinstance(value, str) or not isinstance(key, str) or value in ("", PLACEHOLDER):
             return False
-        folded = _secrets.fold(key)
-        if folded in self._keys or _secrets.is_strong(folded):
+        folded = _folded(key)
+        if folded in self._keys:
             return True
+        if _names.is_strong(folded):
+            return not _secrets.is_prose(value)
         # Log probabilities list the tokens of the answer under this very name.
-        return folded in _secrets.WEAK_KEYS and "logprob" not in siblings and _secrets.looks_secret(value)
+        if not _names.is_weak(folded) or "logprob" in siblings:
+            return False
+        return value in self._exact or (_secrets.looks_secret(value) and not _secrets.is_prose(value))
 
-    def redact(self, text: str) -> str:
+    def is_strong(self, key: Any) -> bool:
+        """Whether the name alone decides."""
+        return isinstance(key, str) and (_folded(key) in self._keys or _names.is_strong(_folded(key)))
+
+    def is_name(self, text: str) -> bool:
+        """Whether a text is the name of a credential."""
+        return self.is_strong(text) or _names.is_weak(_folded(text))
+
+    def learn(self, key: Any, value: str, learnt: Learnt | None) -> None:
+        """Note a credential that was found by its name. Only by names of our own: users' keys name personal data."""
+        folded = _folded(str(key))
+        if learnt is not None and (_names.is_strong(folded) or _names.is_weak(folded)):
+            learnt.append((value, str(key)))
+
+    def redact(self, text: str, learnt: Learnt | None = None) -> str:
         """The text with every credential replaced; the same object if there is none."""
-        spans = self.spans(text)
+        spans = self.spans(text, learnt)
         for start, end in reversed(spans):
             text = text[:start] + PLACEHOLDER + text[end:]
         return text
+
+    def redact_url(self, url: str, learnt: Learnt | None = None) -> str:
+        """A URL with ``redacted`` in place of credentials and ``loopback`` in place of this machine."""
+        for start, end in reversed(merged([*self._url_spans(url, 0, learnt)])):
+            url = f"{url[:start]}redacted{url[end:]}"
+        match = _SPLIT.match(url)
+        if match is not None:
+            user, at, place = match.group(2).rpartition("@")
+            host = _HOST_AND_PORT.fullmatch(place)
+            if host is not None and is_loopback(host.group(1)):
+                url = f"{match.group(1)}{user}{at}loopback{url[match.end(2) :]}"
+        return self.replace_values(url, "redacted")
 
     def replace_values(self, text: str, placeholder: str) -> str:
         """The text with the learnt values and the user's patterns replaced by another placeholder."""
@@ -107,13 +140,13 @@ class Matcher:
                 return value, start
         return None
 
-    def spans(self, text: str) -> list[Span]:
-        """The credentials in a text: disjoint, in order."""
+    def spans(self, text: str, learnt: Learnt | None = None) -> list[Span]:
+        """The credentials in a text: disjoint, in order; what was found by a name is noted in ``learnt``."""
         found = [*self.values(text), *self._matched(text)]
         if self._may_name(text):
-            found += self._named(text)
+            found += self._named(text, learnt)
         if "://" in text or "=" in text:
-            found += self._parameters(text)
+            found += self._parameters(text, learnt)
         placeholders = (PLACEHOLDER, "redacted")
         return merged([(start, end) for start, end in found if text[start:end] not in placeholders])
 
@@ -141,27 +174,59 @@ class Matcher:
         ]
 
     def _may_name(self, text: str) -> bool:
-        return (":" in text or "=" in text) and self._key_names.search(text) is not None
+        return any(sign in text for sign in (":", "=", "</", "--")) and self._key_names.search(text) is not None
 
-    def _named(self, text: str) -> list[Span]:
-        found = []
-        for pattern in (_QUOTED, _ESCAPED):
-            for match in pattern.finditer(text):
-                group = "a" if match.group("a") is not None else "b"
-                siblings = {"logprob": 0} if "logprob" in text[match.end() : match.end() + 40] else {}
-                if self.is_credential(match.group("key"), match.group(group), siblings):
-                    found.append(match.span(group))
-        return found
+    def _named(self, text: str, learnt: Learnt | None) -> Iterator[Span]:
+        for named in _written.in_full(text):
+            siblings = {"logprob": 0} if "logprob" in named.beside else {}
+            if self.is_credential(named.key, named.value, siblings):
+                self.learn(named.key, named.value, learnt)
+                yield named.start, named.end
+        for named in _written.loosely(text):
+            self.learn(named.key, named.value, learnt)
+            yield named.start, named.end
 
-    def _parameters(self, text: str) -> list[Span]:
+    def _parameters(self, text: str, learnt: Learnt | None) -> list[Span]:
         found: list[Span] = []
         for url in _URL.finditer(text) if "://" in text else ():
-            found += url_spans(url.group(), url.start(), keys=self._keys)
+            found += self._url_spans(url.group(), url.start(), learnt)
         if "=" in text and not found and _FORM.fullmatch(text):
             for match in _PARAMETER.finditer(text):
                 if self.is_credential(match.group(1), match.group(2), {}):
+                    self.learn(match.group(1), unquote_plus(match.group(2)), learnt)
                     found.append(match.span(2))
         return found
+
+    def _url_spans(self, url: str, offset: int, learnt: Learnt | None) -> Iterator[Span]:
+        """Where a URL holds user and password, or a credential parameter (in the query, or in a fragment like one)."""
+        match = _SPLIT.match(url)
+        if match is None:
+            start = url.find("?")
+            if start >= 0:
+                yield from self._query_spans(url[start:], offset + start, "", learnt)
+            return
+        user, at, place = match.group(2).rpartition("@")
+        if at and user and user != "redacted":
+            yield offset + match.start(2), offset + match.start(2) + len(user)
+        for group in (4, 5):
+            if match.group(group):
+                yield from self._query_spans(match.group(group), offset + match.start(group), place, learnt)
+
+    def _query_spans(self, query: str, offset: int, place: str, learnt: Learnt | None) -> Iterator[Span]:
+        for match in _PARAMETER.finditer(query):
+            name, value = _folded(match.group(1).lstrip("?#&")), unquote_plus(match.group(2))
+            if value in ("", "redacted", PLACEHOLDER):
+                continue
+            own = name == "key" and place.endswith(_KEY_IN_QUERY)
+            weak = _secrets.may_be_query_credential(name) and value in self._exact
+            if own or weak or name in self._keys or _secrets.is_query_credential(name, value):
+                self.learn(match.group(1).lstrip("?#&"), value, learnt)
+                yield offset + match.start(2), offset + match.end(2)
+
+
+@lru_cache(maxsize=4096)
+def _folded(name: str) -> str:
+    return _names.fold(name)
 
 
 def merged(spans: Sequence[Span]) -> list[Span]:
@@ -175,113 +240,9 @@ def merged(spans: Sequence[Span]) -> list[Span]:
     return result
 
 
-def url_spans(url: str, offset: int, *, keys: frozenset[str]) -> list[Span]:
-    """Where a URL holds user and password, or a credential parameter (in the query, or in a fragment like one)."""
-    match = _SPLIT.match(url)
-    if match is None:
-        start = url.find("?")
-        return _query_spans(url[start:], offset + start, keys) if start >= 0 else []
-    found = []
-    user, at, _ = match.group(2).rpartition("@")
-    if at and user:
-        found.append((offset + match.start(2), offset + match.start(2) + len(user)))
-    for group in (4, 5):
-        if match.group(group):
-            found += _query_spans(match.group(group), offset + match.start(group), keys)
-    return [(start, end) for start, end in found if url[start - offset : end - offset] != "redacted"]
-
-
-def redact_url(url: str, *, keys: frozenset[str], loopback: bool = False) -> str:
-    """A URL with ``redacted`` in place of credentials and, if asked, ``loopback`` in place of this machine."""
-    for start, end in reversed(merged(url_spans(url, 0, keys=keys))):
-        url = f"{url[:start]}redacted{url[end:]}"
-    match = _SPLIT.match(url) if loopback else None
-    if match is not None:
-        user, at, place = match.group(2).rpartition("@")
-        host = _HOST_AND_PORT.fullmatch(place)
-        if host is not None and is_loopback(host.group(1)):
-            return f"{match.group(1)}{user}{at}loopback{url[match.end(2) :]}"
-    return url
-
-
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]+)(?::\d*)?")
-
-
-def _query_spans(query: str, offset: int, keys: frozenset[str]) -> list[Span]:
-    found = []
-    for match in _PARAMETER.finditer(query):
-        folded = _secrets.fold(match.group(1).lstrip("?#&"))
-        if match.group(2) and (folded in keys or _secrets.is_query_credential(folded)):
-            found.append((offset + match.start(2), offset + match.end(2)))
-    return found
 
 
 def _loose(folded: str) -> str:
     """An expression for a folded name as it may be written."""
     return "[-_. ]*".join(map(re.escape, folded))
-
-
-@dataclass(frozen=True)
-class Path:
-    """A place that the user named: steps, ``*`` for any one, ``**`` for any number."""
-
-    steps: tuple[Step, ...]
-
-    def matches(self, place: Sequence[Step]) -> bool:
-        """Whether this is the place."""
-        reached = {0}
-        for step in place:
-            reached = self._closure(reached)
-            reached = {
-                position if self.steps[position] == "**" else position + 1
-                for position in reached
-                if position < len(self.steps) and self.steps[position] in ("*", "**", step)
-            }
-        return len(self.steps) in self._closure(reached)
-
-    def _closure(self, reached: set[int]) -> set[int]:
-        found = set(reached)
-        for position in range(len(self.steps)):
-            if position in found and self.steps[position] == "**":
-                found.add(position + 1)
-        return found
-
-
-_STEP = re.compile(r"\[(\d+|\*)\]|([^.\[\]]+)")
-
-
-def compile_path(text: str) -> Path:
-    """Read a user's path.
-
-    Raises:
-        UsageError: if it is not names, ``*``, ``**`` and ``[n]`` joined by dots.
-    """
-    source = text[1:].lstrip(".") if text.startswith("$") else text
-    steps: list[Step] = []
-    position = 0
-    while position < len(source):
-        if source[position] == "." and steps and position + 1 < len(source) and source[position + 1] not in ".[":
-            position += 1
-        found = _STEP.match(source, position)
-        if found is None or (found.group(2) and steps and source[position - 1] != "."):
-            raise UsageError(f"redaction paths: {text!r} cannot be read from character {position + 1} on")
-        steps.append(found.group(2) or (found.group(1) if found.group(1) == "*" else int(found.group(1))))
-        position = found.end()
-    if not steps:
-        raise UsageError(f"redaction paths: {text!r} names no place")
-    return Path(tuple(steps))
-
-
-def compile_pattern(text: str) -> re.Pattern[str]:
-    """Read a user's expression.
-
-    Raises:
-        UsageError: if it is not a regular expression, or matches the empty text.
-    """
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise UsageError(f"redaction patterns: {text!r} is not a regular expression: {error}") from None
-    if pattern.fullmatch("") is not None:
-        raise UsageError(f"redaction patterns: {text!r} matches the empty text, and so everywhere")
-    return pattern

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .._canonical import canonical
+from .._compare.likeness import Ignored
 from .._genai.gist import gist
 from .._model import Deviation, Span, SpanTree
 from .excerpt import Excerpt
@@ -44,6 +45,7 @@ def report(
     live: SpanTree,
     cassette: str,
     commands: Sequence[tuple[str, str]],
+    ignored_attributes: frozenset[str] = frozenset(),
     extra: Sequence[str] = (),
     verbosity: int = 0,
     color: bool = False,
@@ -57,6 +59,7 @@ def report(
         live: the observed tree that was compared.
         cassette: path as shown to the user; empty if there is no file.
         commands: label and exact command, e.g. ``("accept", "pytest ... --record-mode=rewrite")``.
+        ignored_attributes: as given to ``compare``.
         extra: further lines, e.g. of misses and live calls.
         verbosity: pytest's; 2 shows everything.
         color: whether the lines go to a terminal that shows colour.
@@ -72,7 +75,7 @@ def report(
     follow = len(failing) - len(causes)
     lines = [_headline(causes, excused=len(deviations) - len(failing), quiet=not extra)]
     if causes:
-        excerpt = Excerpt(deviations, golden=golden, live=live)
+        excerpt = Excerpt(deviations, golden=golden, live=live, ignored=Ignored(ignored_attributes))
         drawn, shown = excerpt.fit(failing if room.tree is None else causes, most=room.tree)
         lines += drawn
         if shown < len(causes):
@@ -81,9 +84,9 @@ def report(
             lines.append(_folded(follow, causes=len(causes)))
         lines += _field_lines(failing if room.fields is None else causes, (golden, live), room, width)
     notes = [_note(deviation) for deviation in deviations if not deviation.failing]
-    lines += _limited(notes, room.notes, "note", full_at="-vv")
+    lines += _limited(notes, room.notes, "note")
     texts = [part for text in extra for part in text.split("\n")]
-    lines += _limited([Line(text, whole=True) for text in texts], room.extra, "line", full_at="-vv")
+    lines += _limited([Line(text, whole=True) for text in texts], room.extra, "line")
     lines += _footer(cassette, commands)
     return [line.render(color=color, width=width) for line in lines]
 
@@ -120,7 +123,7 @@ def _field_lines(deviations: Sequence[Deviation], trees: Sequence[SpanTree], roo
             elif left < 3 or (room.changes is not None and number >= room.changes):
                 hidden += 1
             else:
-                yield from _limited(block, left, "line", full_at="-vv")
+                yield from _limited(block, left, "line")
                 left -= len(block)
     if hidden:
         yield Line(f"  … {_count(hidden, 'more changed field')} (-vv shows them)", "dim")
@@ -164,11 +167,11 @@ def _brief(value: object) -> str:
     return cut(escape(value_text(value)), 30)
 
 
-def _limited(lines: Sequence[Line], most: int | None, noun: str, *, full_at: str) -> list[Line]:
+def _limited(lines: Sequence[Line], most: int | None, noun: str) -> list[Line]:
     if most is None or len(lines) <= most:
         return list(lines)
     kept = max(most - 1, 0)
-    return [*lines[:kept], Line(f"  … {_count(len(lines) - kept, f'more {noun}')} ({full_at} shows them)", "dim")]
+    return [*lines[:kept], Line(f"  … {_count(len(lines) - kept, f'more {noun}')} (-vv shows them)", "dim")]
 
 
 def _footer(cassette: str, commands: Sequence[tuple[str, str]]) -> Iterator[Line]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .._compare.align import Node, align
+from .._compare.likeness import Ignored
 from .._model import Deviation, DeviationKind, SpanTree
 from .terminal import Line
 
@@ -44,11 +45,12 @@ class Excerpt:
         deviations: all of them.
         golden: the recorded tree.
         live: the observed tree.
+        ignored: attributes that the comparison left out; with others, the trees would be aligned in another way.
     """
 
-    def __init__(self, deviations: Sequence[Deviation], *, golden: SpanTree, live: SpanTree) -> None:
+    def __init__(self, deviations: Sequence[Deviation], *, golden: SpanTree, live: SpanTree, ignored: Ignored) -> None:
         self._trees = golden, live
-        self._root = align(golden, live)
+        self._root = align(golden, live, ignored=ignored)
         self._at: dict[tuple[str, str], list[Deviation]] = defaultdict(list)
         for deviation in deviations:
             self._at[_key(deviation)].append(deviation)
@@ -119,7 +121,9 @@ class Excerpt:
         name = node.either.span.name
         if node.golden and node.live and node.parent and node.live.span.name != name:
             name = f"{name} → {node.live.span.name}"
-        here = self._at.get(("g", node.golden.span.span_id) if node.golden else ("l", node.either.span.span_id), [])
+        here = self._at.get(("g", node.golden.span.span_id), []) if node.golden else []
+        # A user's hook may add a deviation that names the live span alone.
+        here = here + (self._at.get(("l", node.live.span.span_id), []) if node.live else [])
         if not here:
             below = f"  (+{folded} below)" if folded else ""
             return Line(f"  {_indent(depth)}{name}", "", below)

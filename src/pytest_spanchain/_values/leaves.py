@@ -1,4 +1,7 @@
-"""Values without parts (bytes, dates, numbers, paths): for each class its tag, its writer and its reader."""
+"""Values without parts (bytes, dates, numbers, paths): for each class its tag, its writer and its reader.
+
+Also what else the encoder and the decoder must agree on.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,30 @@ import contextlib
 import datetime
 import pathlib
 import zoneinfo
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
 from ..errors import Unrecordable
+
+FACTORIES: dict[str, Callable[[], Any]] = {
+    "list": list,
+    "dict": dict,
+    "set": set,
+    "int": int,
+    "float": float,
+    "str": str,
+    "tuple": tuple,
+    "bool": bool,
+}
+"""Those of a ``defaultdict``, by the name that a cassette knows."""
+
+
+def is_tag(plain: Mapping[str, Any]) -> bool:
+    """Whether a plain mapping is a tag, or looks like one."""
+    return len(plain) == 1 and next(iter(plain)).startswith("$")
 
 
 def is_text(value: str) -> bool:

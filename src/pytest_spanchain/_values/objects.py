@@ -33,6 +33,10 @@ _MUTABLE = (list, dict, set)
 _READ: dict[Any, Callable[[Any], Any]] = {str: str.__str__, int: int.__int__, float: float.__float__}
 
 
+class ConverterError(Exception):
+    """A registered converter failed."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """An instance, taken apart.
@@ -54,9 +58,9 @@ def is_transparent(cls: type) -> bool:
         _trust.registered(cls) is not None
         or is_dataclass(cls)
         or hasattr(cls, "__attrs_attrs__")
-        or _is_model(cls)
+        or is_model(cls)
         or issubclass(cls, (Enum, BaseException))
-        or _solid_base(cls) in _IMMUTABLE + _MUTABLE
+        or solid_base(cls) in _IMMUTABLE + _MUTABLE
     )
 
 
@@ -66,28 +70,35 @@ def take_apart(value: Any, *, private: bool = True) -> Parts | None:
     Args:
         value: an instance of a class.
         private: whether a model's private attributes count.
+
+    Raises:
+        ConverterError: its class's ``to_plain`` failed.
+        Exception: whatever the instance's own code raises.
     """
     cls = type(value)
     name = _trust.type_name(cls)
     converter = _trust.registered(cls)
     if converter is not None and converter.to_plain is not None:
-        return Parts("$object", name, {"plain": converter.to_plain(value)})
+        try:
+            return Parts("$object", name, {"plain": converter.to_plain(value)})
+        except Exception as error:
+            raise ConverterError(f"cannot be recorded: its to_plain raised {message_of(error)}") from error
     if isinstance(value, Enum):
         named = not isinstance(value, Flag)
         return Parts("$enum", name, {"name": value.name} if named else {"value": value.value})
     if isinstance(value, type) or hasattr(cls, "get_secret_value"):
         return None
-    if _is_model(cls):
+    if is_model(cls):
         return Parts("$object", name, _model_sections(value, private=private))
-    base = _solid_base(cls)
+    base = solid_base(cls)
     if issubclass(base, BaseException):
         return Parts("$exception", name, _exception_sections(value, base)) if isinstance(value, Exception) else None
     if base is tuple and hasattr(cls, "_fields"):
         return Parts("$object", name, {"fields": dict(zip(cls._fields, value, strict=True))})
     if base is object:
-        return Parts("$object", name, {"fields": _state(value)}) if cls is not object else None
+        return Parts("$object", name, {"fields": state_of(value)}) if cls is not object else None
     if base in _IMMUTABLE + _MUTABLE and base is not cls:
-        state = _state(value)
+        state = state_of(value)
         return Parts("$object", name, {"base": _bare(base, value), **({"fields": state} if state else {})})
     return None
 
@@ -97,6 +108,7 @@ def put_together(cls: Any, parts: Parts) -> Any:
 
     Raises:
         TypeError, ValueError, LookupError, AttributeError: the parts do not fit the class.
+        Exception: whatever the class's own code raises.
     """
     sections = dict(parts.sections)
     converter = _trust.registered(cls)
@@ -104,10 +116,10 @@ def put_together(cls: Any, parts: Parts) -> Any:
         return converter.from_plain(_only(sections, "plain"))
     if parts.tag == "$enum":
         return _enum_member(cls, sections)
-    base: Any = _solid_base(cls)
+    base: Any = solid_base(cls)
     if (parts.tag == "$exception") != issubclass(base, BaseException) or issubclass(cls, Enum):
         raise TypeError(f"{parts.tag} does not describe a {parts.type}")
-    if _is_model(cls):
+    if is_model(cls):
         return _model(cls, sections)
     if base is tuple and hasattr(cls, "_fields"):
         named = _only(sections, "fields")
@@ -135,13 +147,27 @@ def put_together(cls: Any, parts: Parts) -> Any:
     return made
 
 
+def text_of(error: BaseException) -> str:
+    """Text of an exception that can be written, even if its ``__str__`` fails."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a broken ``__str__`` must not change what the agent sees
+        return ""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def message_of(error: BaseException) -> str:
+    """Type and text of an exception."""
+    return ": ".join(filter(None, (type(error).__name__, text_of(error))))
+
+
 def _enum_member(cls: type, sections: dict[str, Any]) -> Any:
     if not issubclass(cls, Enum):
         raise TypeError(f"{_trust.type_name(cls)} is no enum")
     return cls(_only(sections, "value")) if issubclass(cls, Flag) else cls[_only(sections, "name")]
 
 
-def _solid_base(cls: Any) -> Any:
+def solid_base(cls: Any) -> Any:
     """The nearest class that was not made by a ``class`` statement: it owns the memory of the instance."""
     return next(layer for layer in cls.__mro__ if not _is_python(layer))
 
@@ -173,11 +199,19 @@ def _state(value: Any) -> dict[str, Any]:
             found[name] = object.__getattribute__(value, name)
         except AttributeError:  # an empty slot
             continue
-    for name, item in getattr(value, "__dict__", {}).items():
+    for name, item in _dictionary(value).items():
         # Derived and recomputed on use; ``__orig_class__`` is left by ``Generic`` for the type checkers.
         if name != "__orig_class__" and not isinstance(getattr(cls, name, None), cached_property):
             found[name] = item
     return found
+
+
+def _dictionary(value: Any) -> Mapping[str, Any]:
+    try:  # not by ``getattr``, which a class may answer itself
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return found if type(found) is dict else {}
 
 
 def _slots(cls: type) -> list[str]:
@@ -216,7 +250,8 @@ def _exception_sections(value: Any, base: Any) -> dict[str, Any]:
     return {"args": list(reduced[1]), **({"fields": state} if state else {})}
 
 
-def _is_model(cls: type) -> bool:
+def is_model(cls: type) -> bool:
+    """Whether a class is a pydantic model."""
     pydantic = sys.modules.get("pydantic")  # an instance of a model cannot exist before it is imported
     return pydantic is not None and hasattr(cls, "__pydantic_fields_set__") and issubclass(cls, pydantic.BaseModel)
 

@@ -13,7 +13,7 @@ import importlib.util
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -33,14 +33,20 @@ _lock = threading.Lock()
 
 @contextmanager
 def around(run: Run) -> Iterator[None]:
-    """Everything in place for one run: library boundaries, its tools, and the run itself started.
+    """Everything in place for one run, from its start to its end: library boundaries, its tools, and the run itself.
 
-    The run is not closed here: closing it is the verdict, which is the caller's.
+    The run is ended here, and not closed: closing it is the verdict, which is the caller's.
     """
     install()
-    with tools.install(run.settings.tools, owner=run):
+    with ExitStack() as stack:
+        stack.enter_context(tools.install(run.settings.tools, owner=run))
         run.start()
-        yield
+        try:
+            yield
+        finally:
+            run.end()
+            # A tool that somebody else has patched meanwhile was not recorded to the end.
+            run.tried(stack.close)
 
 
 def install() -> None:
@@ -59,8 +65,9 @@ def install() -> None:
 def _install_one(name: str, module: ModuleType) -> None:
     # Marked on the module: a library that is imported anew is patched anew, and an alias of a patched one is not.
     if not getattr(module, "_spanchain_boundary", False):
-        module._spanchain_boundary = True  # type: ignore[attr-defined]
         importlib.import_module(f"{__name__}.{WATCHED[name]}").install(module)
+        # Only now: a library that is not recognised stops every run, and not the first alone.
+        module._spanchain_boundary = True  # type: ignore[attr-defined]
 
 
 class _Watcher(importlib.abc.MetaPathFinder):

@@ -1,10 +1,14 @@
 """Functions made to call elsewhere by a swap of their code object, so that every reference to them is reached.
 
+``rerouted`` does the same to a copy, for decorators.
+
 Invariants:
 
 * A patched function keeps its identity, kind (plain, async, generator, async generator), closure, signature and place
   in the source; only its code is a trampoline. A second function object, the *twin*, holds the original code.
 * Patches are counted: the first ``acquire`` swaps, the last ``release`` puts the old code back. Both are thread-safe.
+* A function that was patched for a replay stays patched: what the test left behind (a finalizer, a thread) then meets
+  the run's "closed" error, and not the body.
 
 The trampoline cannot look its target up by name (its globals are the user's), so the target is one of its constants.
 """
@@ -12,6 +16,7 @@ The trampoline cannot look its target up by name (its globals are the user's), s
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import keyword
 import sys
@@ -69,6 +74,7 @@ class Site:
         twin: a function that still runs ``code``.
         owners: who acquired it, once per ``acquire``; ``None`` stands for everybody.
         signed: whether ``__signature__`` is ours to remove.
+        stays: whether the patch outlives its owners.
     """
 
     function: FunctionType
@@ -76,6 +82,7 @@ class Site:
     twin: FunctionType
     owners: list[Any] = field(default_factory=list)
     signed: bool = False
+    stays: bool = False
     trampoline: CodeType | None = None
 
     def wanted_by(self, run: Any) -> bool:
@@ -125,20 +132,27 @@ def acquire(function: FunctionType, make: Callable[[Site], Invoke], *, owner: An
         return site
 
 
-def release(site: Site, *, owner: Any = None) -> None:
+def release(site: Site, *, owner: Any = None, stays: bool = False) -> None:
     """Undo one ``acquire``.
+
+    Args:
+        site: what it returned.
+        owner: the same as then.
+        stays: leave the function patched, from now on for nobody.
 
     Raises:
         BoundaryError: someone else has changed the function's code since; theirs is left in place.
     """
     with _lock:
         site.owners.remove(owner)
-        if site.owners:
+        site.stays = site.stays or stays
+        is_ours = site.function.__code__ is site.trampoline
+        if site.owners or (is_ours and site.stays):
             return
         del _sites[site.function]
         if site.signed:
             vars(site.function).pop("__signature__", None)
-        if site.function.__code__ is not site.trampoline:
+        if not is_ours:
             raise BoundaryError(f"the code of {site.function.__qualname__} was replaced while it was being recorded")
         site.function.__code__ = site.code
 
@@ -149,18 +163,25 @@ def unpatched(function: Any) -> Any:
     return function if site is None else site.twin
 
 
+def rerouted(function: FunctionType, invoke: Invoke) -> FunctionType:
+    """A function that looks like ``function``, wraps it, and calls ``invoke``."""
+    return _like(function, _trampoline(function, invoke))
+
+
 def twin_of(function: FunctionType) -> FunctionType:
     """A second function object with the same code, closure, globals and defaults."""
-    twin = FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    twin.__kwdefaults__ = function.__kwdefaults__
-    twin.__annotations__ = function.__annotations__
-    twin.__qualname__ = function.__qualname__
-    twin.__module__ = function.__module__
-    twin.__doc__ = function.__doc__
+    twin = _like(function, function.__code__)
+    del twin.__wrapped__  # type: ignore[attr-defined]  # it is no wrapper; the next line gives back what it wraps
     vars(twin).update(vars(function))
     return twin
+
+
+def _like(function: FunctionType, code: CodeType) -> FunctionType:
+    made = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    # Not by hand: it knows how each Python copies annotations that nobody has evaluated yet.
+    functools.update_wrapper(made, function)
+    return made
 
 
 def _trampoline(function: FunctionType, invoke: Invoke) -> CodeType:

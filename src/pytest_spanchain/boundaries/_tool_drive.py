@@ -3,24 +3,21 @@
 Invariants:
 
 * What the agent gets from a live call is what the tool gave: value, exception, items and their timing.
-* ``finish`` is called once for every call that began and ended, however it ended.
+* ``finish`` is called once for every call that began and ended, however it ended; a stream that nobody reads to its
+  end is over when the run is.
 * A span is current while the tool's own code runs, never across a ``yield``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from ._port import Call, current_run
-from ._tool_io import Served, Take, ToolSpec, cut, matches, request_of, serve
-
-HOLD_SECONDS = 30.0
-"""How long a replayed call that was cancelled when it was recorded waits to be cancelled again."""
+from .._run import Call, current_run
+from ._tool_io import Take, ToolSpec, asked, cut, matches, serve
+from ._wait import hold
 
 
 def _begin(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
@@ -28,19 +25,22 @@ def _begin(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cal
     run = current_run()
     if run is None or not spec.wanted_by(run):
         return None
-    request = request_of(spec, args, kwargs)
-    if request is None:
+    wanted = asked(spec, args, kwargs)
+    if wanted is None:
         return None
-    return run.begin(
+    call = run.begin(
         "tool",
         f"execute_tool {spec.name}",
-        request,
+        wanted.request,
         attributes={
             "gen_ai.operation.name": "execute_tool",
             "gen_ai.tool.name": spec.name,
             "gen_ai.tool.type": "function",
         },
     )
+    for problem in wanted.problems:
+        call.fail(problem)
+    return call
 
 
 def drive_sync(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -49,22 +49,22 @@ def drive_sync(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     if call is None:
         return spec.original()(*args, **kwargs)
     if call.recorded is not None:
-        served = serve(spec, call)
-        return _REPLAYS[served.returned](call, served) if served.returned else _conclude(call, served)
+        replay = _Replay(spec, call)
+        return _REPLAYS[replay.served.returned](replay)
     take = Take(spec, call)
     try:
-        with call.active():
+        with take.running():
             value = spec.original()(*args, **kwargs)
     except BaseException as error:
         take.raised(error)
         raise
     # A plain function may hand out what has yet to run: a decorator without ``async``, a factory of generators.
     if inspect.iscoroutine(value):
-        return _record_awaitable(Take(spec, call, returned="awaitable"), call, value)
+        return _record_awaitable(Take(spec, call, returned="awaitable"), value)
     if inspect.isgenerator(value):
-        return _record_generator(Take(spec, call, streamed=True, returned="generator"), call, value)
+        return _record_generator(Take(spec, call, streamed=True, returned="generator"), value)
     if inspect.isasyncgen(value):
-        return _record_async_generator(Take(spec, call, streamed=True, returned="async_generator"), call, value)
+        return _record_async_generator(Take(spec, call, streamed=True, returned="async_generator"), value)
     take.result(value)
     return value
 
@@ -75,8 +75,8 @@ async def drive_async(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, A
     if call is None:
         return await spec.original()(*args, **kwargs)
     if call.recorded is not None:
-        return await _replay_awaitable(call, serve(spec, call))
-    return await _record_awaitable(Take(spec, call), call, spec.original()(*args, **kwargs))
+        return await _replay_awaitable(_Replay(spec, call))
+    return await _record_awaitable(Take(spec, call), spec.original()(*args, **kwargs))
 
 
 def drive_generator(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Any, Any, Any]:
@@ -85,8 +85,8 @@ def drive_generator(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any
     if call is None:
         return (yield from spec.original()(*args, **kwargs))
     if call.recorded is not None:
-        return (yield from _replay_generator(call, serve(spec, call)))
-    return (yield from _record_generator(Take(spec, call, streamed=True), call, spec.original()(*args, **kwargs)))
+        return (yield from _replay_generator(_Replay(spec, call)))
+    return (yield from _record_generator(Take(spec, call, streamed=True), spec.original()(*args, **kwargs)))
 
 
 def drive_async_generator(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncGenerator[Any, Any]:
@@ -94,14 +94,14 @@ def drive_async_generator(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[st
     if call is None:
         return spec.original()(*args, **kwargs)  # type: ignore[no-any-return]
     if call.recorded is not None:
-        return _replay_async_generator(call, serve(spec, call))
-    return _record_async_generator(Take(spec, call, streamed=True), call, spec.original()(*args, **kwargs))
+        return _replay_async_generator(_Replay(spec, call))
+    return _record_async_generator(Take(spec, call, streamed=True), spec.original()(*args, **kwargs))
 
 
-async def _record_awaitable(take: Take, call: Call, awaitable: Any) -> Any:
+async def _record_awaitable(take: Take, awaitable: Any) -> Any:
     __tracebackhide__ = True
     try:
-        with call.active():
+        with take.running():
             value = await awaitable
     except BaseException as error:
         take.raised(error)
@@ -110,13 +110,13 @@ async def _record_awaitable(take: Take, call: Call, awaitable: Any) -> Any:
     return value
 
 
-def _record_generator(take: Take, call: Call, inner: Any) -> Generator[Any, Any, Any]:
+def _record_generator(take: Take, inner: Any) -> Generator[Any, Any, Any]:
     __tracebackhide__ = True
     step: Callable[[], Any] = functools.partial(next, inner)
     while True:
         try:
             # Only while it runs, never across a yield: there the current span is the consumer's affair.
-            with call.active():
+            with take.running():
                 item = step()
         except StopIteration as stop:
             take.result(stop.value)
@@ -127,28 +127,20 @@ def _record_generator(take: Take, call: Call, inner: Any) -> Generator[Any, Any,
         take.item(item)
         try:
             sent = yield item
-        except GeneratorExit:
-            try:
-                with call.active():
-                    inner.close()
-            finally:
-                take.closed()
-            raise
         except BaseException as error:  # noqa: BLE001  # handed on to the generator
-            take.sent("throw", error)
+            take.thrown(error)
             step = functools.partial(inner.throw, error)
         else:
-            if sent is not None:
-                take.sent("send", sent)
+            take.sent("send", sent)
             step = functools.partial(inner.send, sent)
 
 
-async def _record_async_generator(take: Take, call: Call, inner: Any) -> AsyncGenerator[Any, Any]:
+async def _record_async_generator(take: Take, inner: Any) -> AsyncGenerator[Any, Any]:
     __tracebackhide__ = True
     step: Callable[[], Any] = inner.__anext__
     while True:
         try:
-            with call.active():
+            with take.running():
                 item = await step()
         except StopAsyncIteration:
             take.result(None)
@@ -159,97 +151,112 @@ async def _record_async_generator(take: Take, call: Call, inner: Any) -> AsyncGe
         take.item(item)
         try:
             sent = yield item
-        except GeneratorExit:
-            try:
-                with call.active():
-                    await inner.aclose()
-            finally:
-                take.closed()
-            raise
         except BaseException as error:  # noqa: BLE001  # handed on to the generator
-            take.sent("throw", error)
+            take.thrown(error)
             step = functools.partial(inner.athrow, error)
         else:
-            if sent is not None:
-                take.sent("send", sent)
+            take.sent("send", sent)
             step = functools.partial(inner.asend, sent)
 
 
-def _conclude(call: Call, served: Served) -> Any:
-    __tracebackhide__ = True
-    assert call.recorded is not None
-    call.finish(call.recorded)
-    if served.end == "closed":
-        raise call.drift("the recorded call was stopped from outside before it had answered; this one was not")
-    if served.error is not None:
-        raise served.error
-    return served.result
+class _Replay:
+    """A recorded answer on its way to the agent; tells the call, once, how far the agent went."""
+
+    def __init__(self, spec: ToolSpec, call: Call) -> None:
+        self.served = serve(spec, call)
+        self._spec = spec
+        self._call = call
+        self._given = 0
+        self._over = False
+        if self.served.items is not None or self.served.returned:
+            call.at_close = self.stop
+
+    def items(self) -> Iterator[Any]:
+        """The items, one by one."""
+        for item in self.served.items or ():
+            self._given += 1
+            yield item
+
+    def took(self, how: str, value: Any) -> None:
+        """Something went into the generator after the last item: ``send`` or ``throw``.
+
+        Raises:
+            MissError: it is not what went in when this was recorded.
+        """
+        __tracebackhide__ = True
+        if not matches(self._spec, self._call, self.served, self._given - 1, how, value):
+            self.stop()
+            raise self._call.drift(
+                f"after item {self._given - 1} the generator was sent something else than when it was recorded"
+            )
+
+    def stop(self) -> None:
+        """The agent goes no further."""
+        assert self._call.recorded is not None
+        self._finish(cut(self._call.recorded, self._given))
+
+    def end(self) -> Any:
+        """What comes after the last item: the result.
+
+        Raises:
+            MissError: the recorded agent did not get so far.
+            Exception: the recorded one.
+        """
+        __tracebackhide__ = True
+        assert self._call.recorded is not None
+        self._finish(self._call.recorded)
+        if self.served.waits:
+            raise self._call.drift("the recorded call was stopped before it had answered; this one was not")
+        if self.served.end == "closed":
+            raise self._call.drift(f"the agent goes on after {self._given} items, where it stopped when recorded")
+        if self.served.error is not None:
+            raise self.served.error
+        return self.served.result
+
+    def _finish(self, response: Mapping[str, Any]) -> None:
+        if not self._over:
+            self._over = True
+            self._call.finish(response)
 
 
-async def _replay_awaitable(call: Call, served: Served) -> Any:
+async def _replay_awaitable(replay: _Replay) -> Any:
     __tracebackhide__ = True
-    if served.end == "closed":
+    if replay.served.end == "closed":
         # What stopped it was the agent's own timeout or a failing sibling, and will stop it again.
-        await _hold(call)
-    return _conclude(call, served)
+        await hold(replay.stop)
+    return replay.end()
 
 
-async def _hold(call: Call) -> None:
-    assert call.recorded is not None
-    trio = sys.modules.get("trio")
-    try:
-        if trio is not None and trio.lowlevel.in_trio_run():
-            await trio.sleep(HOLD_SECONDS)
-        else:
-            await asyncio.sleep(HOLD_SECONDS)
-    except BaseException:
-        call.finish(call.recorded)
-        raise
-
-
-def _replay_generator(call: Call, served: Served) -> Generator[Any, Any, Any]:
+def _replay_generator(replay: _Replay) -> Generator[Any, Any, Any]:
     __tracebackhide__ = True
-    for index, item in enumerate(served.items):
+    for item in replay.items():
         try:
             sent = yield item
-        except GeneratorExit:
-            _cut(call, index)
+        except Exception as error:  # noqa: BLE001  # handed on to the generator
+            replay.took("throw", error)
+        except BaseException:
+            replay.stop()
             raise
-        except BaseException as error:  # noqa: BLE001  # handed on to the generator
-            _compare(call, served, index, ("throw", error))
         else:
-            _compare(call, served, index, None if sent is None else ("send", sent))
-    return _conclude(call, served)
+            replay.took("send", sent)
+    return replay.end()
 
 
-async def _replay_async_generator(call: Call, served: Served) -> AsyncGenerator[Any, Any]:
+async def _replay_async_generator(replay: _Replay) -> AsyncGenerator[Any, Any]:
     __tracebackhide__ = True
-    for index, item in enumerate(served.items):
+    for item in replay.items():
         try:
             sent = yield item
-        except GeneratorExit:
-            _cut(call, index)
+        except Exception as error:  # noqa: BLE001  # handed on to the generator
+            replay.took("throw", error)
+        except BaseException:
+            replay.stop()
             raise
-        except BaseException as error:  # noqa: BLE001  # handed on to the generator
-            _compare(call, served, index, ("throw", error))
         else:
-            _compare(call, served, index, None if sent is None else ("send", sent))
-    if served.end == "closed":
-        await _hold(call)
-    _conclude(call, served)
-
-
-def _cut(call: Call, index: int) -> None:
-    assert call.recorded is not None
-    call.finish(cut(call.recorded, index + 1))
-
-
-def _compare(call: Call, served: Served, index: int, live: tuple[str, Any] | None) -> None:
-    __tracebackhide__ = True
-    if not matches(served, index, live):
-        assert call.recorded is not None
-        call.finish(call.recorded)
-        raise call.drift(f"after item {index} the generator was sent something else than when it was recorded")
+            replay.took("send", sent)
+    if replay.served.waits:
+        await hold(replay.stop)
+    replay.end()
 
 
 DRIVERS: dict[str, Callable[..., Any]] = {
@@ -258,7 +265,8 @@ DRIVERS: dict[str, Callable[..., Any]] = {
     "generator": drive_generator,
     "async_generator": drive_async_generator,
 }
-_REPLAYS: dict[str, Callable[[Call, Served], Any]] = {
+_REPLAYS: dict[str | None, Callable[[_Replay], Any]] = {
+    None: _Replay.end,
     "awaitable": _replay_awaitable,
     "generator": _replay_generator,
     "async_generator": _replay_async_generator,

@@ -1,24 +1,23 @@
 """Tool calls between Python values and the plain requests and responses of a cassette (shapes in ``_model``).
 
-Beyond the shapes in ``_model`` a tool's response may have: ``order``, the key order of the mappings inside the whole
-response (agents print results into prompts); ``sent``, what was sent or thrown into a generator, as ``[index of the
-item before it, "send" | "throw", value]``; ``returned``, if a plain function returned an ``awaitable``, ``generator``
-or ``async_generator`` whose outcome this is. Its ERROR also has ``value``, the exception itself.
+Invariant: nothing that the values' own code raises gets through to the agent; it fails the run instead.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from .._canonical import canonical
 from .._layout import LayoutError, order_of, reorder
-from .._values import check_round_trip, decode, encode
+from .._run import Call
+from .._values import check_round_trip, decode, encode, mark
+from .._values.objects import text_of
 from .._values.trust import type_name
-from ..errors import CassetteBroken, SpanchainError, Unrecordable
-from ._port import Call
+from ..errors import CassetteBroken, RunClosedError, SpanchainError, Unrecordable
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,15 @@ class ToolSpec:
 
 @dataclass(frozen=True)
 class Served:
-    """A recorded response, decoded."""
+    """A recorded response, decoded; it ``waits`` if the recorded agent waited until something stopped it."""
 
     result: Any = None
-    items: tuple[Any, ...] = ()
+    items: tuple[Any, ...] | None = None
     end: str = "complete"
     error: Exception | None = None
     sent: Mapping[int, Any] = field(default_factory=dict)
     returned: str | None = None
+    waits: bool = False
 
 
 def signatures_of(function: Any) -> tuple[inspect.Signature, ...]:
@@ -62,8 +62,21 @@ def signatures_of(function: Any) -> tuple[inspect.Signature, ...]:
     return (declared,) if own == declared else (declared, own)
 
 
-def request_of(spec: ToolSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The request of a call; ``None`` if the arguments do not fit the function, which then says so itself."""
+@dataclass(frozen=True)
+class Asked:
+    """What a call asks for.
+
+    Args:
+        request: the plain request.
+        problems: why parts of it are only marked, though their author meant them to be recorded.
+    """
+
+    request: Mapping[str, Any]
+    problems: tuple[Unrecordable, ...]
+
+
+def asked(spec: ToolSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Asked | None:
+    """What a call asks for; ``None`` if the arguments do not fit the function, which then says so itself."""
     for signature in spec.signatures:
         try:
             bound = signature.bind(*args, **kwargs)
@@ -73,8 +86,21 @@ def request_of(spec: ToolSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         named = dict(bound.arguments)
         if spec.bound and named:
             named = _without_receiver(signature, named)
-        return {"arguments": {name: encode(value, opaque=True) for name, value in _plainly(signature, named)}}
+        problems: list[Unrecordable] = []
+        arguments = {
+            name: _argument(spec, value, f"argument {name}", problems.append)
+            for name, value in _plainly(signature, named)
+        }
+        return Asked({"arguments": arguments}, tuple(problems))
     return None
+
+
+def _argument(spec: ToolSpec, value: Any, what: str, fail: Callable[[Unrecordable], None]) -> Any:
+    try:
+        return encode(value, opaque=True)
+    except Unrecordable as error:
+        fail(Unrecordable(f"tool {spec.name}: {what} cannot be recorded: {error}"))
+        return mark(value)
 
 
 def _without_receiver(signature: inspect.Signature, named: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +116,8 @@ def _plainly(signature: inspect.Signature, named: Mapping[str, Any]) -> list[tup
         kind = signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:
             value = list(value)
-        if value or kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+        # Not every value has a truth of its own (an array has none), so only ours are asked for it.
+        if kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD) or value:
             found.append((name, value))
     return found
 
@@ -104,34 +131,75 @@ class Take:
         self._items: list[Any] | None = [] if streamed else None
         self._sent: list[Any] = []
         self._returned = returned
+        self._running = False
+        self._ended = False
+        self._over = False
+        if streamed or returned:
+            call.at_close = self._left
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While the tool's own code runs: its span is current, and the agent waits."""
+        self._running = True
+        try:
+            with self._call.active():
+                yield
+        finally:
+            self._running = False
 
     def item(self, value: Any) -> None:
         """A generator yielded."""
         assert self._items is not None
-        self._items.append(self._plain(value, f"item {len(self._items)}"))
+        if not self._ended:
+            self._items.append(self._plain(value, f"item {len(self._items)}"))
 
     def sent(self, how: str, value: Any) -> None:
-        """Something went into a generator: ``send`` or ``throw``."""
+        """The agent went on after an item: by ``send`` (of ``None``: it just asked for the next) or ``throw``."""
         assert self._items is not None
-        self._sent.append([len(self._items) - 1, how, encode(value, opaque=True)])
+        if not self._ended and value is not None:
+            index = len(self._items) - 1
+            what = f"what was sent after item {index}"
+            self._sent.append([index, how, _argument(self._spec, value, what, self._call.fail)])
+
+    def thrown(self, error: BaseException) -> None:
+        """An exception went into a generator after an item."""
+        if isinstance(error, Exception):
+            self.sent("throw", error)
+        else:  # closed or cancelled: the agent reads no further, and the call is over when the generator is
+            self._ended = True
 
     def result(self, value: Any) -> None:
         """The call returned."""
-        self._finish("complete", result=self._plain(value, "the result"))
+        if self._ended:
+            self._close()
+        else:
+            self._finish("complete", result=self._plain(value, "the result"))
 
     def raised(self, error: BaseException) -> None:
         """The call ended with an exception; the caller re-raises it."""
-        described = {"type": type_name(type(error)), "message": _message(error)}
+        if self._ended:
+            self._close()
+            return
+        described = {"type": type_name(type(error)), "message": text_of(error)}
         if isinstance(error, Exception):
             self._finish("error", error={**described, "value": self._plain(error, "the exception")})
         else:  # cancelled, closed or interrupted from outside: not the tool's answer
             self._finish("closed", error=described)
 
-    def closed(self) -> None:
-        """The agent stopped iterating."""
-        self._finish("closed")
+    def _left(self) -> None:
+        """The run ended first: between two items that is an agent that stopped, else one that was stopped."""
+        if self._running and not self._ended:
+            error = {"type": type_name(RunClosedError), "message": "the run ended while the agent waited"}
+            self._finish("closed", error=error)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        if not self._over:
+            self._finish("closed")
 
     def _finish(self, end: str, *, result: Any = None, error: Any = None) -> None:
+        self._over = self._ended = True
         response: dict[str, Any] = {"result": result}
         if self._items is not None:
             response["items"] = self._items
@@ -151,7 +219,7 @@ class Take:
             check_round_trip(plain, types=self._spec.types)
         except Unrecordable as error:
             self._call.fail(Unrecordable(f"tool {self._spec.name}: {what} cannot be recorded: {error}"))
-            return encode(value, opaque=True)
+            return _argument(self._spec, value, what, lambda _: None)  # for whoever looks into the failed recording
         return plain
 
 
@@ -160,14 +228,6 @@ def _ordered(response: dict[str, Any]) -> dict[str, Any]:
     response = dict(sorted(response.items()))
     order = order_of(response)
     return {**response, "order": order} if order else response
-
-
-def _message(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  # a broken ``__str__`` must not change what the agent sees
-        return ""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def serve(spec: ToolSpec, call: Call) -> Served:
@@ -188,7 +248,7 @@ def serve(spec: ToolSpec, call: Call) -> Served:
 
 def _served(recorded: Mapping[str, Any], types: Mapping[str, type]) -> Served:
     if "result" not in recorded:  # the call was still open when the recording ended
-        return Served(end="closed")
+        return Served(end="closed", waits=True)
     try:
         inner = {name: part for name, part in recorded.items() if name != "order"}
         response = reorder(inner, recorded.get("order", ""))
@@ -198,27 +258,32 @@ def _served(recorded: Mapping[str, Any], types: Mapping[str, type]) -> Served:
     closed = response.get("end") == "closed"
     return Served(
         result=decode(response["result"], types=types),
-        items=tuple(decode(item, types=types) for item in response.get("items", ())),
+        items=tuple(decode(item, types=types) for item in response["items"]) if "items" in response else None,
         end="closed" if closed else "error" if raised else "complete",
         error=decode(raised["value"], types=types) if raised and not closed else None,
         sent={index: [how, plain] for index, how, plain in response.get("sent", ())},
         returned=response.get("returned"),
+        waits=closed and bool(raised),
     )
 
 
-def matches(served: Served, index: int, live: tuple[str, Any] | None) -> bool:
+def matches(spec: ToolSpec, call: Call, served: Served, index: int, how: str, value: Any) -> bool:
     """Whether what goes into a generator after an item is what went in when it was recorded."""
     recorded = served.sent.get(index)
-    if live is None or recorded is None:
-        return live is None and recorded is None
-    return canonical(recorded) == canonical([live[0], encode(live[1], opaque=True)])
+    if value is None or recorded is None:
+        return value is None and recorded is None
+    plain = _argument(spec, value, f"what was sent after item {index}", call.fail)
+    return canonical(recorded) == canonical([how, plain])
 
 
 def cut(recorded: Mapping[str, Any], count: int) -> dict[str, Any]:
     """The response that a run saw which stopped iterating after ``count`` items."""
-    if recorded.get("end") == "closed" and len(recorded["items"]) == count:
+    if "items" not in recorded or (recorded["end"] == "closed" and len(recorded["items"]) == count):
         return dict(recorded)
     inner = {name: part for name, part in recorded.items() if name != "order"}
     response = reorder(inner, recorded.get("order", ""))
-    kept = {name: part for name, part in response.items() if name in ("returned", "sent")}
-    return _ordered({**kept, "result": None, "items": response["items"][:count], "end": "closed"})
+    kept = {"result": None, "items": response["items"][:count], "end": "closed"}
+    # What was sent after the last item would have brought the next one.
+    kept["sent"] = [one for one in response.get("sent", ()) if one[0] < count - 1]
+    kept["returned"] = response.get("returned")
+    return _ordered({name: part for name, part in kept.items() if part or name in ("result", "items")})

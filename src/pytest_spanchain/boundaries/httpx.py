@@ -15,7 +15,7 @@ from typing import Any, cast
 from .._guard import is_telemetry
 from .._run import Call, current_run
 from ..errors import BoundaryError, MissError
-from . import _http
+from . import _http, _wait
 
 _DECODED = ("content-encoding", "content-length", "transfer-encoding")
 
@@ -106,9 +106,9 @@ class _Edge:
                 for chunk in self.serve():
                     yield chunk
                     # A real stream lets other tasks run between chunks; so does its replay.
-                    await _http.sleep(0)
+                    await _wait.sleep(0)
                 if self.waits():
-                    await _http.sleep(_http.HOLD_SECONDS)
+                    await _wait.hold(self.over)
                 self.end()
 
             async def aclose(self) -> None:
@@ -143,7 +143,7 @@ class _Edge:
             return call
         if call.recorded is not None:
             if call.recorded["status"] is None and call.recorded["error"] is None:
-                await _http.hold(call)
+                await _wait.hold(functools.partial(call.finish, call.recorded))
             return self._replay(call, request, self._async_streams[1])
         try:
             with call.active():

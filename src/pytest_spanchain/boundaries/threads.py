@@ -26,7 +26,7 @@ def install() -> None:
     def start_in_context(self: threading.Thread) -> None:
         # Pool workers serve whoever submits; each task brings its own context instead.
         if OWNERSHIP.inherited() is not None and not _is_pool_worker(self):
-            self.run = _in_context(self.run)  # type: ignore[method-assign]
+            self.run = _in_context(self.run, serves=True)  # type: ignore[method-assign]
         start(self)
 
     @functools.wraps(submit)
@@ -37,18 +37,17 @@ def install() -> None:
 
     @functools.wraps(create_task)
     def create_known_task(self: asyncio.BaseEventLoop, *args: Any, **kwargs: Any) -> Any:
-        # A loop with a ``create_task`` of its own (uvloop) is not met: its tasks are adopted at their first span.
-        task = create_task(self, *args, **kwargs)
-        if OWNERSHIP.inherited() is not None:
-            _strands.adopt(task)
-        return task
+        # A loop with a ``create_task`` of its own (uvloop) is not met: its tasks are known from their first span on.
+        if OWNERSHIP.inherited() is None:
+            return create_task(self, *args, **kwargs)
+        return _strands.create_task(lambda: create_task(self, *args, **kwargs), context=kwargs.get("context"))
 
     threading.Thread.start = start_in_context  # type: ignore[method-assign]
     ThreadPoolExecutor.submit = submit_in_context  # type: ignore[method-assign, assignment]
     asyncio.BaseEventLoop.create_task = create_known_task  # type: ignore[method-assign]
 
 
-def _in_context(fn: Callable[..., Any]) -> Callable[..., Any]:
+def _in_context(fn: Callable[..., Any], *, serves: bool = False) -> Callable[..., Any]:
     from opentelemetry import context as otel_context
 
     run, context, strand = OWNERSHIP.inherited(), otel_context.get_current(), _strands.current().spawn()
@@ -57,7 +56,7 @@ def _in_context(fn: Callable[..., Any]) -> Callable[..., Any]:
     def inherited(*args: Any, **kwargs: Any) -> Any:
         token = otel_context.attach(context)
         try:
-            with OWNERSHIP.own(run), _strands.running(strand):
+            with OWNERSHIP.own(run), _strands.running(strand, serves=serves):
                 return fn(*args, **kwargs)
         finally:
             otel_context.detach(token)

@@ -7,15 +7,15 @@ decorated. A function that went through both is recorded once. Without an active
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from types import FunctionType, TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from .._values import trusted_types
 from ..errors import BoundaryError, UsageError
 from . import _patch
 from ._targets import Target, is_method, resolve, tool_name
-from ._tool_drive import DRIVERS, drive_async, drive_async_generator, drive_generator, drive_sync
+from ._tool_drive import DRIVERS
 from ._tool_io import ToolSpec, signatures_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -55,9 +55,9 @@ def tool(fn: _F | None = None, *, name: str | None = None) -> _F | Callable[[_F]
         bound=is_method(fn),
         types=trusted_types(fn),
     )
-    wrapper = functools.wraps(fn)(_WRAPPERS[_kind(fn)](spec))
+    wrapper = _patch.rerouted(fn, functools.partial(DRIVERS[_kind(fn)], spec))
     setattr(wrapper, _MARK, spec.name)
-    return wrapper
+    return cast(_F, wrapper)
 
 
 class Patch:
@@ -80,10 +80,11 @@ class Patch:
             BoundaryError: someone else has patched one of the functions since; all others are restored.
         """
         sites, self._sites = self._sites, []
+        replayed = self._owner is not None and not self._owner.records
         errors = []
         for site in reversed(sites):
             try:
-                _patch.release(site, owner=self._owner)
+                _patch.release(site, owner=self._owner, stays=replayed)
             except BoundaryError as error:
                 errors.append(str(error))
         if errors:
@@ -141,59 +142,3 @@ def _invoke_at(target: Target, site: _patch.Site) -> _patch.Invoke:
         wanted_by=site.wanted_by,
     )
     return functools.partial(DRIVERS[_patch.kind_of(site.twin)], spec)
-
-
-def _sync_wrapper(spec: ToolSpec) -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        return drive_sync(spec, args, kwargs)
-
-    return wrapper
-
-
-def _async_wrapper(spec: ToolSpec) -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        return await drive_async(spec, args, kwargs)
-
-    return wrapper
-
-
-def _generator_wrapper(spec: ToolSpec) -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        __tracebackhide__ = True
-        return (yield from drive_generator(spec, args, kwargs))
-
-    return wrapper
-
-
-def _async_generator_wrapper(spec: ToolSpec) -> Callable[..., Any]:
-    # There is no ``yield from`` for async generators: hand on what comes out, what is sent in, and the end.
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        __tracebackhide__ = True
-        inner = drive_async_generator(spec, args, kwargs)
-        step = inner.__anext__()
-        while True:
-            try:
-                item = await step
-            except StopAsyncIteration:
-                return
-            try:
-                sent = yield item
-            except GeneratorExit:
-                await inner.aclose()
-                raise
-            except BaseException as error:  # noqa: BLE001  # handed on to the generator
-                step = inner.athrow(error)
-            else:
-                step = inner.asend(sent)
-
-    return wrapper
-
-
-_WRAPPERS: dict[str, Callable[[ToolSpec], Callable[..., Any]]] = {
-    "sync": _sync_wrapper,
-    "async": _async_wrapper,
-    "generator": _generator_wrapper,
-    "async_generator": _async_generator_wrapper,
-}

@@ -1,0 +1,167 @@
+"""Credentials in a plain value: by the key they stand under, in pairs of name and value, in lists, in packed bytes.
+
+Invariants:
+
+* What holds no credential is returned as the same object.
+* Packed bytes stay packed: what is taken out of them is taken out of the bytes, never out of their base64.
+* A mapping under a credential's name is no credential itself (it may describe one); what looks like one in it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from . import secrets as _secrets
+from .text import PLACEHOLDER, Learnt, Matcher
+
+PACKED = frozenset({"base64", "$bytes", "$bytearray"})
+"""Keys of a body and of a value under which base64 stands."""
+
+_COLLECTIONS = frozenset({"$tuple", "$list", "$set", "$frozenset", "$deque", "$esc", "$map", "$ordereddict"})
+_PAIRS = frozenset({"$map", "$ordereddict"})
+_NAMES = ("name", "key", "header")
+_SCHEMA_TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
+
+
+class Walk:
+    """One walk through a value.
+
+    Args:
+        matcher: what to look for.
+        learnt: gets what was found by name, so that it is looked for elsewhere.
+    """
+
+    def __init__(self, matcher: Matcher, learnt: Learnt) -> None:
+        self._matcher = matcher
+        self._learnt = learnt
+
+    def value(self, plain: Any, under: str | None = None) -> Any:
+        """The value without credentials; ``under`` is the strong name above it, if there is one."""
+        if isinstance(plain, str):
+            return self._text(plain, under)
+        if isinstance(plain, list):
+            return self._list(plain, under)
+        return self._mapping(plain, under) if isinstance(plain, dict) else plain
+
+    def _text(self, text: str, under: str | None) -> str:
+        if under and text != PLACEHOLDER and not any(map(str.isspace, text)) and _secrets.looks_secret(text):
+            return self._taken(under, text)
+        return self._matcher.redact(text, self._learnt)
+
+    def _taken(self, key: str, text: str) -> str:
+        self._matcher.learn(key, text, self._learnt)
+        return PLACEHOLDER
+
+    def _list(self, plain: list[Any], under: str | None, *, pairs: bool = False) -> list[Any]:
+        named = pairs or all(_pair(item) is not None for item in plain)
+        items = [
+            self._pair(item, sure=pairs) if named and _pair(item) is not None else self._item(item, under, len(plain))
+            for item in plain
+        ]
+        return plain if all(new is old for new, old in zip(items, plain, strict=True)) else items
+
+    def _item(self, item: Any, under: str | None, count: int) -> Any:
+        # One text under Authorization is a header's value; several may be words to choose from.
+        if under and count == 1 and self._matcher.is_credential(under, item, {}):
+            return self._taken(under, item)
+        if under and isinstance(item, str) and _secrets.has_scheme(item):
+            return self._taken(under, item)
+        return self.value(item, under)
+
+    def _pair(self, item: Any, *, sure: bool) -> Any:
+        pair = _pair(item)
+        assert pair is not None, "asked for pairs only"
+        name, value = pair
+        if self._matcher.is_credential(name, value, {}) and (
+            sure or _secrets.has_scheme(value) or _secrets.looks_secret(value)
+        ):
+            walked = self._taken(name, value)
+        else:
+            walked = self.value(value, name if self._matcher.is_strong(name) else None)
+        named = self._matcher.redact(name, self._learnt)
+        if walked is value and named is name:
+            return item
+        return [named, walked] if isinstance(item, list) else {next(iter(item)): [named, walked]}
+
+    def _mapping(self, plain: dict[Any, Any], under: str | None) -> dict[Any, Any]:
+        under = under if _hands_down(plain) else None
+        named = next((plain[name] for name in _NAMES if isinstance(plain.get(name), str)), None)
+        walked: dict[Any, Any] = {}
+        for key, item in plain.items():
+            name = _unused(self._matcher.redact(key, self._learnt), walked) if isinstance(key, str) else key
+            says = named if key == "value" and named is not None else key
+            walked[name] = self._member(says, item, plain, under, packed=key in PACKED, pairs=key in _PAIRS)
+        same = all(old is new for old, new in zip(plain, walked, strict=True))
+        return plain if same and all(plain[key] is walked[key] for key in walked) else walked
+
+    def _member(
+        self, key: Any, item: Any, siblings: Mapping[Any, Any], under: str | None, *, packed: bool, pairs: bool
+    ) -> Any:
+        if self._matcher.is_credential(key, item, siblings):
+            return self._taken(key, item)
+        if packed and isinstance(item, str):
+            return self._packed(item, under)
+        above = key if self._matcher.is_strong(key) else under
+        if isinstance(item, list):
+            return self._list(item, above, pairs=pairs)
+        return self.value(item, above)
+
+    def _packed(self, text: str, under: str | None) -> str:
+        try:
+            data = base64.b64decode(text, validate=True).decode("utf-8", "surrogateescape")
+        except (binascii.Error, ValueError):
+            return self._text(text, under)
+        clean = self._text(data, under)
+        return text if clean == data else base64.b64encode(clean.encode("utf-8", "surrogateescape")).decode("ascii")
+
+
+def suspicious(plain: Any, matcher: Matcher) -> bool:
+    """Whether anything in the value may have to be replaced: one search over all its texts instead of one each."""
+    strings: list[str] = []
+    pending = [plain]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            strings.append(item)
+            if len(item) <= 64 and matcher.is_name(item):
+                return True
+        elif isinstance(item, dict):
+            for key, value in item.items():
+                nested = isinstance(value, (dict, list)) and matcher.is_strong(key)
+                if nested or key in PACKED or matcher.is_credential(key, value, item):
+                    return True
+                strings.append(str(key))
+                pending.append(value)
+        elif isinstance(item, list):
+            pending.extend(item)
+    return matcher.may_hit("\x00".join(strings))
+
+
+def _pair(item: Any) -> tuple[str, Any] | None:
+    """Name and value, if this is a pair of them: a list of two, or the form of a tuple of two."""
+    if isinstance(item, dict) and len(item) == 1:
+        item = item.get("$tuple")
+    if isinstance(item, list) and len(item) == 2 and isinstance(item[0], str):
+        return item[0], item[1]
+    return None
+
+
+def _hands_down(plain: Mapping[Any, Any]) -> bool:
+    """Whether the name above a mapping speaks of the texts in it: not if it is a schema or the form of an object."""
+    if len(plain) == 1 and str(next(iter(plain))).startswith("$"):
+        return next(iter(plain)) in _COLLECTIONS | PACKED
+    kind = plain.get("type")
+    kinds = kind if isinstance(kind, list) else [kind]
+    schema = any(isinstance(one, str) and one in _SCHEMA_TYPES for one in kinds)
+    return not schema and not any(key in plain for key in ("$ref", "anyOf", "oneOf", "allOf", "enum"))
+
+
+def _unused(name: str, taken: Mapping[Any, Any]) -> str:
+    """Two secret keys must not become one."""
+    number, unused = 2, name
+    while unused in taken:
+        unused, number = f"{name} {number}", number + 1
+    return unused
