@@ -558,14 +558,14 @@ def test_items_are_not_held_back_and_the_span_is_not_current_between_them() -> N
 # --- methods ----------------------------------------------------------------------------------------------------------
 
 
-def test_methods_are_recorded_without_their_receiver() -> None:
+def test_methods_are_recorded_with_what_lasts_of_their_receiver() -> None:
     bound = Shop("side").sell
     with install([f"{__name__}:Shop.*"]):
         live, served, run = both(lambda: [bound("x"), Shop.open("Rome"), Shop.price("abc"), Shop().price("abcd")])
     assert live == served == ["side sold x", "Shop in Rome", 3, 4]
     assert [(entry.name, entry.request["arguments"]) for entry in run.entries] == [
-        ("execute_tool Shop.sell", {"sku": "x"}),
-        ("execute_tool Shop.open", {"where": "Rome"}),
+        ("execute_tool Shop.sell", {"self": shop_named("side"), "sku": "x"}),
+        ("execute_tool Shop.open", {"cls": the_class("Shop"), "where": "Rome"}),
         ("execute_tool Shop.price", {"sku": "abc"}),
         ("execute_tool Shop.price", {"sku": "abcd"}),
     ]
@@ -600,10 +600,78 @@ def test_decorated_methods() -> None:
     live, served, run = both(lambda: [Decorated().above(1), Decorated.static(1), Decorated.cls_below(1)])
     assert live == served == [2, 3, 4]
     assert [(entry.name, entry.request["arguments"]) for entry in run.entries] == [
-        ("execute_tool Decorated.above", {"n": 1}),
+        ("execute_tool Decorated.above", {"self": {"$opaque": f"{__name__}:Decorated"}, "n": 1}),
         ("execute_tool Decorated.static", {"n": 1}),
-        ("execute_tool klass", {"n": 1}),
+        ("execute_tool klass", {"cls": the_class("Decorated"), "n": 1}),
     ]
+
+
+def shop_named(name: str) -> dict[str, Any]:
+    return {"$object": {"type": f"{__name__}:Shop", "fields": {"name": name}}}
+
+
+def the_class(name: str) -> dict[str, Any]:
+    return {"$object": {"type": "builtins:type", "fields": {"name": f"{__name__}:{name}"}}}
+
+
+class Account:
+    """What its tools change is another value in replay, where they do not run."""
+
+    def __init__(self, owner: str, balance: int, *history: str) -> None:
+        self.owner = owner
+        self.balance = balance
+        self.history = list(history)
+        self.calls = 0
+
+    def withdraw(self, amount: int) -> str:
+        self.balance -= amount
+        self.history.append(f"-{amount}")
+        self.calls += 1
+        return f"{self.owner} got {amount}"
+
+    @tool
+    def deposit(self, amount: int) -> str:
+        self.balance += amount
+        return f"{self.owner} gave {amount}"
+
+    def rename(*args: Any) -> str:
+        return f"{args[0].owner} is now {args[1]}"
+
+    @classmethod
+    def wipe(cls) -> str:
+        return cls.__name__
+
+
+class Savings(Account): ...
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: Account("ann", 10).withdraw(5), lambda: Account("bob", 10).withdraw(5)),
+        (lambda: Account("ann", 10).deposit(5), lambda: Account("bob", 10).deposit(5)),
+        (lambda: Account("ann", 10).withdraw(5), lambda: Savings("ann", 10).withdraw(5)),
+        (lambda: Account("ann", 10).rename("x"), lambda: Account("bob", 10).rename("x")),
+        (lambda: Account.wipe(), lambda: Savings.wipe()),
+    ],
+)
+def test_a_method_called_on_another_receiver_is_a_deviation(one: Any, other: Any) -> None:
+    with install([f"{__name__}:Account.*"]):
+        _, _, recording = both(one)
+        with recording.replay() as replaying:
+            other()
+    assert "arguments." in replaying.failure
+
+
+def test_what_the_methods_of_a_receiver_change_does_not_disturb_matching() -> None:
+    def act() -> list[str]:
+        account = Account("ann", 10)
+        return [account.withdraw(5), account.withdraw(5), account.deposit(1), account.deposit(1), account.withdraw(1)]
+
+    with install([f"{__name__}:Account.withdraw"]):
+        live, served, run = both(act)
+    assert live == served
+    assert len(run.entries) == 5
 
 
 # --- the patch --------------------------------------------------------------------------------------------------------

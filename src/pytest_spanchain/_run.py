@@ -406,7 +406,7 @@ class Run:
         """The id under which the model asked for this call: same name, and same arguments if there are several."""
         with self._lock:
             asked = [call for call in self._offered if call.name == name]
-            exact = [call for call in asked if call.arguments == request["arguments"]]
+            exact = [call for call in asked if _same_arguments(call.arguments, request["arguments"])]
             found = exact[0] if exact else asked[0] if len(asked) == 1 else None
             if found is None:
                 return {}
@@ -509,6 +509,11 @@ def _not_recorded(attempt: Attempt) -> str:
         f"{attempt.target} was contacted at {attempt.site}, which was not recorded: replay will refuse it, unless the"
         f" function that does it is one of the tools, or with allow_hosts=[{attempt.host!r}]"
     )
+
+
+def _same_arguments(asked: Any, given: Mapping[str, Any]) -> bool:
+    """Whether a call is what the model asked for: the rest are defaults, and the receiver of a method."""
+    return isinstance(asked, Mapping) and all(name in given and given[name] == asked[name] for name in asked)
 
 
 def _error_of(response: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -3,7 +3,8 @@
 Invariants:
 
 * ``encode`` is faithful or it raises ``Unrecordable``; ``decode(encode(v))`` equals ``v`` in type and content. Only
-  with ``opaque=True`` does it stand in ``{"$opaque": type}`` for what has no plain form, and ``decode`` refuses those.
+  with ``opaque=True``, for arguments, does it show what cannot be rebuilt, and stands ``{"$opaque": type}`` in for what
+  has no plain form; ``decode`` refuses both.
 * Whatever the code of the values raises (converters, properties, ``__hash__``) comes out as an error of this package:
   who records must not change what the agent sees.
 * ``decode`` builds builtins, and classes that ``trust`` vouches for. It imports nothing that a cassette names.
@@ -24,6 +25,7 @@ from ..errors import CassetteBroken, Unrecordable, UsageError
 from .decoder import decode as decode
 from .encoder import encode as encode
 from .encoder import mark as mark
+from .receivers import Receiver as Receiver
 from .trust import register_type as register_type
 from .trust import trusted_types as trusted_types
 

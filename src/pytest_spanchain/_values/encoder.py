@@ -6,7 +6,7 @@ import datetime
 import math
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from .._layout import MAX_DEPTH
 from ..errors import Unrecordable
 from .leaves import FACTORIES, is_tag, is_text, leaves, to_base64
 from .objects import NAMED_SECTIONS, ConverterError, Parts, is_transparent, message_of, take_apart
-from .receivers import identity, is_whole
+from .receivers import Receiver
 from .shown import look_at
 from .trust import type_name
 
@@ -51,25 +51,9 @@ def encode(value: Any, *, opaque: bool = False) -> Any:
         raise Unrecordable(f"${''.join(reversed(refusal.steps))}: {refusal.reason}") from refusal.__cause__
 
 
-def encode_receiver(value: Any, *, body_of: Callable[[Any], Any]) -> Any:
-    """Make a plain value of the receiver of a method, of what does not change in it; see ``receivers``.
-
-    Args:
-        value: the first argument of a method.
-        body_of: gives the function that runs behind one that is patched.
-    """
-    if is_whole(value):
-        return encode(value, opaque=True)
-    try:
-        parts = identity(value, body_of=body_of)
-    except Exception:  # noqa: BLE001 - the value's own code runs here
-        parts = None
-    return mark(value) if parts is None else _Encoder(opaque=True).written(parts, ROOM)
-
-
 def mark(value: Any) -> dict[str, Any]:
     """What stands for a value that has no plain form."""
-    return {"$opaque": type_name(type(value))}
+    return {"$opaque": type_name(type(value.of if type(value) is Receiver else value))}
 
 
 class _Refusal(Exception):
@@ -133,6 +117,8 @@ class _Encoder:
         if kind in _LEAVES:
             tag, write = _LEAVES[kind]
             return {tag: self.encode(write(value), room - 1)}
+        if kind is Receiver and self._opaque:
+            return self._receiver(value, room)
         if kind is int:
             return self._without_form(value, "has too many digits")
         return self._object(value, room)
@@ -197,7 +183,7 @@ class _Encoder:
         parts = take_apart(value)
         if parts is None:
             return self._without_form(value, "has no plain form")
-        return self.written(parts, room)
+        return self._written(parts, room)
 
     def _argument(self, value: Any, room: int) -> Any:
         self._objects += 1
@@ -205,20 +191,25 @@ class _Encoder:
         if parts is None:
             return self._without_form(value, "has no plain form")
         before = self._marks
-        plain = self.written(parts, room)
+        plain = self._written(parts, room)
         if self._marks > before and not self._in_context:
             self._in_context = True
             try:
-                plain = self.written(parts, room)
+                plain = self._written(parts, room)
             finally:
                 self._in_context = False
         fields = plain[parts.tag].get("fields")
         if not is_transparent(type(value)) and fields is not None and all(map(_is_mark, fields.values())):
-            return mark(value)
+            return self._without_form(value, "shows nothing")
         return plain
 
-    def written(self, parts: Parts, room: int) -> dict[str, Any]:
-        """The tag of an object."""
+    def _receiver(self, value: Receiver, room: int) -> Any:
+        if value.is_whole:
+            return self.encode(value.of, room)
+        parts = value.parts()
+        return self._without_form(value.of, "is a receiver") if parts is None else self._written(parts, room)
+
+    def _written(self, parts: Parts, room: int) -> dict[str, Any]:
         return {parts.tag: {"type": parts.type, **self._sections(parts, room - 2)}}
 
     def _sections(self, parts: Parts, room: int) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def _content(base: type, value: Any) -> Any:
     return value
 
 
-def _state(value: Any) -> dict[str, Any]:
+def state_of(value: Any) -> dict[str, Any]:
     """Every attribute of the instance itself: slots from the base down, then its dictionary."""
     cls, found = type(value), {}
     for name in _slots(cls):

@@ -10,8 +10,8 @@ arguments it was made with those that stayed as they were:
 * that do not depend on the machine or the day: not made by a default factory, no URL or absolute path, no UUID, and
   not called like a credential or an address (``api_key``, ``port``, ...).
 
-A receiver that is immutable data itself (an enum member, a named tuple, a text) shows it. Of a ``classmethod`` the class
-is shown.
+A receiver that is immutable data itself (an enum member, a named tuple, a text) shows it. Of a ``classmethod`` the
+class is shown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
@@ -35,44 +35,50 @@ _MAKERS = frozenset(
     {"__init__", "__new__", "__post_init__", "__attrs_init__", "__attrs_post_init__", "model_post_init", "__setstate__"}
 )
 _PLAIN = (str, int, float, bool, type(None), bytes, Decimal)
-_MACHINE_NAMES = frozenset(
-    "key keys token tokens secret secrets password passwd credential credentials auth "
-    "url uri host hostname endpoint port address pid path dir directory root home timeout".split()
-)
+_CREDENTIALS = {"key", "keys", "token", "tokens", "secret", "secrets", "password", "passwd", "credentials", "auth"}
+_PLACES = {"url", "uri", "host", "hostname", "endpoint", "port", "address", "pid", "path", "dir", "directory", "root"}
+_MACHINE_NAMES = _CREDENTIALS | _PLACES | {"credential", "home", "timeout", "version"}
 _MACHINE_TEXT = re.compile(r"\A(?:/|~|[A-Za-z]:[\\/]|\\\\)|://|\A[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\Z", re.I)
 
 BodyOf = Callable[[Any], Any]
 _kept: weakref.WeakKeyDictionary[type, dict[BodyOf, tuple[str, ...]]] = weakref.WeakKeyDictionary()
 
 
-def is_whole(value: Any) -> bool:
-    """Whether a receiver cannot change, so that it is shown as an argument is: a class, or immutable data."""
-    return isinstance(value, (type, Enum)) or solid_base(type(value)) in (tuple, str, int, float, bytes)
-
-
 def _itself(function: Any) -> Any:
     return function
 
 
-def identity(value: Any, *, body_of: BodyOf = _itself) -> Parts | None:
-    """The parts of a receiver that take part in matching; ``None`` if only its type does.
+@dataclass(frozen=True)
+class Receiver:
+    """Tells the encoder that a value is the receiver of a method.
 
     Args:
-        value: the first argument of a method, not ``is_whole``.
+        of: the first argument of the method.
         body_of: gives the function that runs behind one that is patched.
     """
-    cls = type(value)
-    state = state_of(value)
-    shown = {name: state[name] for name in _lasting(cls, body_of) if name in state and _is_lasting(state[name])}
-    return Parts("$object", type_name(cls), {"fields": shown}) if shown else None
+
+    of: Any
+    body_of: BodyOf = _itself
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it cannot change, so that it is shown as an argument is: a class, or immutable data."""
+        return issubclass(type(self.of), (type, Enum)) or solid_base(type(self.of)) in (tuple, str, int, float, bytes)
+
+    def parts(self) -> Parts | None:
+        """The parts that take part in matching; ``None`` if only its type does."""
+        cls = type(self.of)
+        state = state_of(self.of)
+        shown = {name: state[name] for name in _lasting(cls, self.body_of) if name in state and _lasts(state[name])}
+        return Parts("$object", type_name(cls), {"fields": shown}) if shown else None
 
 
-def _is_lasting(value: Any) -> bool:
+def _lasts(value: Any) -> bool:
     if type(value) is tuple:
-        return all(map(_is_lasting, value))
+        return all(map(_lasts, value))
     if type(value) is str:
         return _MACHINE_TEXT.search(value) is None
-    return type(value) in _PLAIN or isinstance(value, Enum)
+    return type(value) in _PLAIN or issubclass(type(value), Enum)
 
 
 def _lasting(cls: type, body_of: BodyOf) -> tuple[str, ...]:
@@ -124,20 +130,23 @@ def _codes(member: Any, body_of: BodyOf, depth: int = 8) -> Iterator[types.CodeT
     """The code behind an attribute of a class, through decorators; ``None`` for code that a patch hides."""
     if depth == 0:
         return
-    if isinstance(member, (staticmethod, classmethod, types.MethodType)):
+    kind = type(member)  # ``isinstance`` would ask the member itself, which may be a proxy
+    if issubclass(kind, (staticmethod, classmethod, types.MethodType)):
         yield from _codes(member.__func__, body_of, depth - 1)
-    elif isinstance(member, property):
+    elif issubclass(kind, property):
         for part in (member.fget, member.fset, member.fdel):
             yield from _codes(part, body_of, depth - 1)
-    elif isinstance(member, cached_property):
+    elif issubclass(kind, cached_property):
         yield from _codes(member.func, body_of, depth - 1)
-    elif isinstance(member, types.FunctionType):
+    elif kind is types.FunctionType:
         function = body_of(member)
+        wrapped = vars(function).get("__wrapped__")
         # Only a patch puts a live object among the constants of a function.
-        yield None if any(callable(constant) for constant in function.__code__.co_consts) else function.__code__
-        behind = [vars(function).get("__wrapped__"), *map(_content, function.__closure__ or ())]
+        hidden = wrapped is None and any(callable(constant) for constant in function.__code__.co_consts)
+        yield None if hidden else function.__code__
+        behind = [wrapped, *map(_content, function.__closure__ or ())]
         for inner in behind:
-            if isinstance(inner, types.FunctionType):
+            if type(inner) is types.FunctionType:
                 yield from _codes(inner, body_of, depth - 1)
 
 

@@ -27,6 +27,7 @@ from enum import Enum, Flag
 from typing import Any
 
 from .objects import Parts, is_transparent, solid_base, state_of, take_apart
+from .receivers import Receiver
 from .trust import registered, type_name
 
 _MACHINERY = frozenset(
@@ -46,8 +47,6 @@ def look_at(value: Any) -> Parts | None:
         Exception: whatever the instance's own code raises.
     """
     cls = type(value)
-    if cls is Receiver:
-        return look_at(value.value) if is_whole(value.value) else identity(value.value)
     if cls in _WRAPPERS:
         sections = _WRAPPERS[cls](value)
         return None if sections is None else Parts("$object", type_name(cls), sections)
@@ -64,7 +63,7 @@ def look_at(value: Any) -> Parts | None:
     return None
 
 
-def uncompared(cls: type) -> set[str]:
+def _uncompared(cls: type) -> set[str]:
     """The fields of a class whose author takes them out of comparisons."""
     if is_dataclass(cls):
         return {one.name for one in fields(cls) if not one.compare}
@@ -83,22 +82,15 @@ def _is_data(cls: type) -> bool:
 def _compared(cls: type, sections: Mapping[str, Any]) -> dict[str, Any]:
     if "fields" not in sections:
         return dict(sections)
-    declared = {one.name for one in (*(fields(cls) if is_dataclass(cls) else ()), *_attrs(cls))} | _named(cls)
-    left_out = uncompared(cls)
+    declared = {one.name for one in (*(fields(cls) if is_dataclass(cls) else ()), *getattr(cls, "__attrs_attrs__", ()))}
+    declared.update(getattr(cls, "_fields", ()) if issubclass(cls, tuple) else ())
+    left_out = _uncompared(cls)
     kept = {
         name: item
         for name, item in sections["fields"].items()
         if name not in left_out and (name in declared or not _is_private(name))
     }
-    return {section: content for section, content in {**sections, "fields": kept}.items()}
-
-
-def _attrs(cls: type) -> tuple[Any, ...]:
-    return tuple(getattr(cls, "__attrs_attrs__", ()))
-
-
-def _named(cls: type) -> set[str]:
-    return set(getattr(cls, "_fields", ())) if issubclass(cls, tuple) else set()
+    return {**sections, "fields": kept}
 
 
 def _public(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +116,7 @@ def _builtin(value: Any) -> dict[str, Any]:
     owner = value.__self__
     fields = {"name": _callable_name(value)}
     # ``len`` belongs to its module, ``[].append`` to its list.
-    return {"fields": fields if owner is None or isinstance(owner, types.ModuleType) else {**fields, "of": owner}}
+    return {"fields": fields if owner is None or type(owner) is types.ModuleType else {**fields, "of": owner}}
 
 
 def _listed(value: Any) -> dict[str, Any]:
@@ -148,7 +140,9 @@ _WRAPPERS: dict[Any, Callable[[Any], dict[str, Any] | None]] = {
     re.Pattern: lambda value: {"fields": {"pattern": value.pattern, "flags": value.flags}},
     functools.partial: lambda value: {"fields": {"func": value.func, "args": value.args, "keywords": value.keywords}},
     types.FunctionType: lambda value: {"fields": {"name": _callable_name(value)}},
-    types.MethodType: lambda value: {"fields": {"name": _callable_name(value.__func__), "of": Receiver(value.__self__)}},
+    types.MethodType: lambda value: {
+        "fields": {"name": _callable_name(value.__func__), "of": Receiver(value.__self__)}
+    },
     types.BuiltinFunctionType: _builtin,
     types.ModuleType: lambda value: {"fields": {"name": value.__name__}},
 }

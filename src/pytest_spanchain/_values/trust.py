@@ -63,7 +63,8 @@ _registry: dict[str, Converter] = {}
 
 def type_name(cls: type) -> str:
     """The name under which a cassette knows a class: ``module:qualname``."""
-    return f"{cls.__module__}:{cls.__qualname__}"
+    # Past the metaclass, which may answer itself.
+    return f"{type.__getattribute__(cls, '__module__')}:{type.__getattribute__(cls, '__qualname__')}"
 
 
 def register_type(

@@ -14,10 +14,11 @@ from typing import Any
 from .._canonical import canonical
 from .._layout import LayoutError, order_of, reorder
 from .._run import Call
-from .._values import check_round_trip, decode, encode, mark
+from .._values import Receiver, check_round_trip, decode, encode, mark
 from .._values.objects import text_of
 from .._values.trust import type_name
 from ..errors import CassetteBroken, RunClosedError, SpanchainError, Unrecordable
+from ._patch import unpatched
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ToolSpec:
         name: name of the tool.
         original: gives what runs the real body, when it is to run.
         signatures: signatures to bind a call by, best first.
-        bound: whether the first argument is the receiver, which is not recorded.
+        bound: whether the first argument is the receiver, of which only what lasts is recorded.
         types: classes that its results may hold.
         wanted_by: whether a run wants it recorded.
     """
@@ -85,7 +86,7 @@ def asked(spec: ToolSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
         bound.apply_defaults()
         named = dict(bound.arguments)
         if spec.bound and named:
-            named = _without_receiver(signature, named)
+            named = _with_receiver(signature, named)
         problems: list[Unrecordable] = []
         arguments = {
             name: _argument(spec, value, f"argument {name}", problems.append)
@@ -103,11 +104,15 @@ def _argument(spec: ToolSpec, value: Any, what: str, fail: Callable[[Unrecordabl
         return mark(value)
 
 
-def _without_receiver(signature: inspect.Signature, named: dict[str, Any]) -> dict[str, Any]:
+def _with_receiver(signature: inspect.Signature, named: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, the first of them marked as what the method is called on: of it only what lasts is compared."""
     first = next(iter(signature.parameters.values()))
+    if first.name not in named:
+        return named
     if first.kind is first.VAR_POSITIONAL:
-        return {**named, first.name: named[first.name][1:]}
-    return {name: value for name, value in named.items() if name != first.name}
+        receiver, *others = named[first.name] or (None,)
+        return {**named, first.name: (Receiver(receiver, unpatched), *others)}
+    return {**named, first.name: Receiver(named[first.name], unpatched)}
 
 
 def _plainly(signature: inspect.Signature, named: Mapping[str, Any]) -> list[tuple[str, Any]]:
