@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import pytest_spanchain
 from model_replies import answer, last_text
-from pytest_spanchain import OwnershipError, _store, use_cassette
+from pytest_spanchain import OwnershipError, _store, boundaries, use_cassette
 from recording import record, replay, run
 from servers import CountingListener, Json, ModelServer, Reply, Request
 
@@ -457,3 +457,15 @@ def test_unowned_json_is_only_an_answer(server: ModelServer) -> None:
     server.script(lambda request: Json({"free": True}))
     with httpx2.Client(verify=False) as client:
         assert client.get(server.url).json() == {"free": True}
+
+
+def test_threads_are_patched_once() -> None:
+    """Whoever puts ``sys.meta_path`` back takes our import hook away with it; the next run brings only that back."""
+    boundaries.install()
+    before = threading.Thread.start, ThreadPoolExecutor.submit, asyncio.BaseEventLoop.create_task
+    mine = [finder for finder in sys.meta_path if type(finder).__module__ == boundaries.__name__]
+    assert len(mine) == 1
+    sys.meta_path.remove(mine[0])
+    boundaries.install()
+    assert before == (threading.Thread.start, ThreadPoolExecutor.submit, asyncio.BaseEventLoop.create_task)
+    assert [type(finder) for finder in sys.meta_path].count(type(mine[0])) == 1

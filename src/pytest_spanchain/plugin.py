@@ -234,7 +234,23 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """A run whose body never ran ends here; a replay lets nothing out while the test's own fixtures are torn down."""
+    """A run whose body never ran ends here; what was refused too late for the verdict is told here."""
+    active = item.stash.get(ACTIVE, None)
+    result = yield from _torn_down(item)
+    if active is not None and active.run.late:  # refused, and swallowed
+        pytest.fail("\n".join(f"spanchain: {text}" for text in dict.fromkeys(active.run.late)), pytrace=False)
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """An interrupt leaves a test without teardown; pytest makes up for it here."""
+    item = session.config.stash.get(CURRENT_ITEM, None)
+    return (yield) if item is None else (yield from _torn_down(item))
+
+
+def _torn_down(item: pytest.Item) -> Generator[None, object, object]:
+    """The teardown of a test's own fixtures, around which a replay lets nothing out."""
     active = item.stash.get(ACTIVE, None)
     if active is None:
         return (yield)
@@ -245,17 +261,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
             context.enter_context(active.run.entered())  # of a closed run: calls are refused
         del item.stash[ACTIVE]
         item.config.stash[CURRENT_ITEM] = None
-        result = yield
-    if active.run.late:  # refused and swallowed, too late for the verdict
-        pytest.fail("\n".join(f"spanchain: {text}" for text in dict.fromkeys(active.run.late)), pytrace=False)
-    return result
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    """An interrupt leaves a test without teardown; pytest makes up for it here."""
-    item = session.config.stash.get(CURRENT_ITEM, None)
-    return (yield) if item is None else (yield from pytest_runtest_teardown(item))
+        return (yield)
 
 
 def _start(item: pytest.Item, fixture: object) -> Active:

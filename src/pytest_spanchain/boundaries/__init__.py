@@ -52,8 +52,8 @@ def around(run: Run) -> Iterator[None]:
 def install() -> None:
     """Patch the watched libraries, now or when they are imported."""
     with _lock:
+        threads.install()
         if not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
-            threads.install()
             sys.meta_path.insert(0, _Watcher())
         for name in WATCHED:
             module = sys.modules.get(name)

@@ -16,9 +16,14 @@ from typing import Any, cast
 from .. import _strands
 from .._run import OWNERSHIP
 
+_PATCHED = "_spanchain_patched"
+
 
 def install() -> None:
-    """Patch ``Thread.start``, ``ThreadPoolExecutor.submit`` and ``create_task``, for the life of the process."""
+    """Patch ``Thread.start``, ``ThreadPoolExecutor.submit`` and ``create_task``, once, for the life of the process."""
+    # Marked on what is patched: a second layer would see every strand start twice.
+    if hasattr(threading.Thread.start, _PATCHED):
+        return
     start, submit = threading.Thread.start, cast("Callable[..., Future[Any]]", ThreadPoolExecutor.submit)
     create_task: Any = asyncio.BaseEventLoop.create_task
 
@@ -42,6 +47,7 @@ def install() -> None:
             return create_task(self, *args, **kwargs)
         return _strands.create_task(lambda: create_task(self, *args, **kwargs), context=kwargs.get("context"))
 
+    setattr(start_in_context, _PATCHED, True)
     threading.Thread.start = start_in_context  # type: ignore[method-assign]
     ThreadPoolExecutor.submit = submit_in_context  # type: ignore[method-assign, assignment]
     asyncio.BaseEventLoop.create_task = create_known_task  # type: ignore[method-assign]
