@@ -154,8 +154,7 @@ def same_verdict(data: bytes) -> str:
     except yaml.YAMLError:
         said = "unreadable"
     try:
-        verdicts = _chain.judge(_codec.loads(data))
-        ours = "broken" if verdicts.integrity else "incomplete" if verdicts.completeness else "accepted"
+        ours = our_verdict(_codec.loads(data))
     except CassetteUnreadable:
         ours = "unreadable"
     assert said == ours
@@ -169,9 +168,13 @@ def verdict_of(document: Any) -> str:
         said = "accepted"
     except outsider.Refused as refused:
         said = refused.verdict
-    verdicts = _chain.judge(_ledger.Parsed(document))
-    assert said == ("broken" if verdicts.integrity else "incomplete" if verdicts.completeness else "accepted")
+    assert said == our_verdict(_ledger.Parsed(document))
     return said
+
+
+def our_verdict(parsed: _ledger.Parsed) -> str:
+    verdicts = _chain.judge(parsed)
+    return "broken" if verdicts.integrity else "incomplete" if verdicts.completeness else "accepted"
 
 
 def chained(document: Any) -> Any:

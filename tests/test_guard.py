@@ -259,7 +259,7 @@ def test_unix_sockets_may_be_allowed(
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_pythons_own_processes_may_talk(method: str, tmp_path: Path) -> None:
     if method not in multiprocessing.get_all_start_methods():
-        pytest.skip("not here")
+        pytest.skip(f"this system cannot start processes by {method}")
     context: Any = multiprocessing.get_context(method)
 
     def agent() -> int:

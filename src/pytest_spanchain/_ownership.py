@@ -79,9 +79,9 @@ class Ownership(Generic[OwnerT]):
             return any(run is owner for run in self._active)
         return found is owner
 
-    def peek_context(self) -> OwnerT | None:
-        """The run that the calling context was given, closed or not."""
-        return self._context.get()
+    def owns(self, owner: OwnerT) -> bool:
+        """Whether the calling context was given to a run, ended or not."""
+        return self._context.get() is owner
 
     def left_behind(self) -> OwnerT | None:
         """The run that owns the calling context, if it has ended."""

@@ -108,7 +108,6 @@ class Run:
         self.verdict: Verdict | None = None
         self.refusal = refusal
         """Why this run may neither replay nor record: every call is refused with it."""
-        self._hooks = hooks
         self._lock = threading.Lock()
         self._cassette = golden
         self._screen = Screen(settings, hook=hooks.redact, note=self.note_error)
@@ -118,10 +117,10 @@ class Run:
             self._player = Player(golden, normalise=self._normaliser.request)
         self.records = refusal is None and (self._player is None or self.mode is RecordMode.NEW_EPISODES)
         self.guard = _guard.Guard(
-            self._notice if self.records else self._refuse,
-            lambda: OWNERSHIP.concerns(self),
-            lambda: OWNERSHIP.peek_context() is self,
-            settings.allow_hosts,
+            refuse=self._notice if self.records else self._refuse,
+            concerns=lambda: OWNERSHIP.concerns(self),
+            owns=lambda: OWNERSHIP.owns(self),
+            allow_hosts=settings.allow_hosts,
         )
         self._judge = Judge(
             golden,
@@ -154,19 +153,17 @@ class Run:
     @property
     def golden(self) -> SpanTree | None:
         """The recorded tree, as compared; ``None`` if there is none."""
-        return self.verdict.golden if self.verdict else self._judged(self._observed()).golden
+        return self._so_far().golden
 
     @property
     def live(self) -> SpanTree:
         """The observed tree, up to now or as compared."""
-        return self.verdict.live if self.verdict else self._judged(self._observed()).live
+        return self._so_far().live
 
     @property
     def deviations(self) -> tuple[Deviation, ...]:
         """Differences between golden and live; up to now while the run lasts."""
-        if self.verdict is not None:
-            return self.verdict.deviations
-        return self._judged(self._observed()).deviations
+        return self._so_far().deviations
 
     def start(self) -> None:
         """Become active: calls of this process may now belong to this run."""
@@ -217,7 +214,7 @@ class Run:
             RunClosedError: the run has ended.
         """
         if self.closed:
-            raise RunClosedError(f"a call was made after the run of {self.nodeid} had ended")
+            raise self.too_late(f"a call was made after the run of {self.nodeid} had ended")
         if self.refusal is not None:
             raise self.refusal
         operation = None
@@ -279,6 +276,11 @@ class Run:
         with self._lock:
             self._misses.append(message)
         return MissError(text)
+
+    def too_late(self, text: str) -> RunClosedError:
+        """Remember what was refused after the end, and make the error for whoever asked."""
+        self.late.append(text)
+        return RunClosedError(text)
 
     def note_error(self, text: str) -> None:
         """Remember what fails the run whatever the agent does."""
@@ -369,6 +371,9 @@ class Run:
     def _observed(self) -> SpanTree:
         return self._screen.tree(self.capture.tree(self.nodeid))
 
+    def _so_far(self) -> Verdict | Judgement:
+        return self.verdict or self._judged(self._observed())
+
     def _judged(self, observed: SpanTree) -> Judgement:
         return self._judge.judge(observed, scopes=self.capture.scopes)
 
@@ -421,10 +426,9 @@ class Run:
 
     def _refuse(self, attempt: Attempt) -> Exception:
         if self.closed:
-            self.late.append(
+            return self.too_late(
                 f"{attempt.target} was contacted at {attempt.site} after the run of {self.nodeid} had ended"
             )
-            return RunClosedError(self.late[-1])
         if not _guard.is_telemetry(attempt.host, attempt.port):
             with self._lock:
                 self._attempts.append(attempt)
@@ -452,9 +456,10 @@ def current_run() -> Run | None:
     try:
         return OWNERSHIP.current()
     except RunClosedError as error:
-        if (run := OWNERSHIP.left_behind()) is not None:
-            run.late.append(str(error))
-        raise
+        run = OWNERSHIP.left_behind()
+        if run is None:
+            raise
+        raise run.too_late(str(error)) from None
 
 
 def _current_capture() -> Capture | None:

@@ -32,9 +32,7 @@ class Screen:
         note: told of what fails the run, whatever the agent makes of the error that it gets.
     """
 
-    def __init__(
-        self, settings: Settings, *, hook: RedactHook | None = None, note: Callable[[str], None] = lambda text: None
-    ) -> None:
+    def __init__(self, settings: Settings, *, hook: RedactHook | None, note: Callable[[str], None]) -> None:
         self.redactor = _redactor(settings)
         self._hook = hook
         self._note = note

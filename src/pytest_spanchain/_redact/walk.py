@@ -56,10 +56,11 @@ class Walk:
         return PLACEHOLDER
 
     def _list(self, plain: list[Any], under: str | None, *, pairs: bool = False) -> list[Any]:
-        named = pairs or all(_pair(item) is not None for item in plain)
+        found = [_pair(item) for item in plain]
+        named = pairs or None not in found
         items = [
-            self._pair(item, sure=pairs) if named and _pair(item) is not None else self._item(item, under, len(plain))
-            for item in plain
+            self._pair(item, pair, sure=pairs) if named and pair is not None else self._item(item, under, len(plain))
+            for item, pair in zip(plain, found, strict=True)
         ]
         return plain if all(new is old for new, old in zip(items, plain, strict=True)) else items
 
@@ -71,9 +72,7 @@ class Walk:
             return self._taken(under, item)
         return self.value(item, under)
 
-    def _pair(self, item: Any, *, sure: bool) -> Any:
-        pair = _pair(item)
-        assert pair is not None, "asked for pairs only"
+    def _pair(self, item: Any, pair: tuple[str, Any], *, sure: bool) -> Any:
         name, value = pair
         if self._matcher.is_credential(name, value, {}) and (
             sure or _secrets.has_scheme(value) or _secrets.looks_secret(value)

@@ -64,6 +64,13 @@ def is_transparent(cls: type) -> bool:
     )
 
 
+def uncompared(cls: type) -> set[str]:
+    """The fields of a dataclass or attrs class whose author takes them out of comparisons."""
+    if is_dataclass(cls):
+        return {one.name for one in fields(cls) if not one.compare}
+    return {one.name for one in getattr(cls, "__attrs_attrs__", ()) if one.eq is False}
+
+
 def take_apart(value: Any, *, private: bool = True) -> Parts | None:
     """The parts of an instance, or ``None`` if it has no faithful parts.
 

@@ -28,7 +28,7 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
-from .objects import Parts, is_model, solid_base, state_of
+from .objects import Parts, is_model, solid_base, state_of, uncompared
 from .trust import type_name
 
 _MAKERS = frozenset(
@@ -113,15 +113,15 @@ def _model_fields(cls: Any) -> set[str]:
 
 def _generated(cls: Any) -> set[str]:
     """Fields that a factory fills, or whose author takes them out of comparisons."""
-    found: set[str] = set()
+    found = uncompared(cls)
     if is_dataclass(cls):
-        found |= {one.name for one in fields(cls) if one.default_factory is not MISSING or not one.compare}
+        found |= {one.name for one in fields(cls) if one.default_factory is not MISSING}
     if is_model(cls):
         found |= {name for name, one in cls.__pydantic_fields__.items() if one.default_factory is not None}
     if "attr" in sys.modules:
         factory = sys.modules["attr"].Factory
         for one in getattr(cls, "__attrs_attrs__", ()):
-            if isinstance(one.default, factory) or one.eq is False:
+            if isinstance(one.default, factory) or one.name in found:
                 found |= {one.name, one.name.lstrip("_")}
     return found
 

@@ -26,7 +26,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum, Flag
 from typing import Any
 
-from .objects import Parts, is_transparent, solid_base, state_of, take_apart
+from .objects import Parts, is_transparent, solid_base, state_of, take_apart, uncompared
 from .receivers import Receiver
 from .trust import registered, type_name
 
@@ -63,13 +63,6 @@ def look_at(value: Any) -> Parts | None:
     return None
 
 
-def _uncompared(cls: type) -> set[str]:
-    """The fields of a class whose author takes them out of comparisons."""
-    if is_dataclass(cls):
-        return {one.name for one in fields(cls) if not one.compare}
-    return {one.name for one in getattr(cls, "__attrs_attrs__", ()) if one.eq is False}
-
-
 def _is_data(cls: type) -> bool:
     return (
         solid_base(cls) is object
@@ -84,7 +77,7 @@ def _compared(cls: type, sections: Mapping[str, Any]) -> dict[str, Any]:
         return dict(sections)
     declared = {one.name for one in (*(fields(cls) if is_dataclass(cls) else ()), *getattr(cls, "__attrs_attrs__", ()))}
     declared.update(getattr(cls, "_fields", ()) if issubclass(cls, tuple) else ())
-    left_out = _uncompared(cls)
+    left_out = uncompared(cls)
     kept = {
         name: item
         for name, item in sections["fields"].items()
