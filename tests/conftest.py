@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import anthropic  # noqa: F401 - imported once here, or every in-process pytester run imports the SDKs anew
 import openai  # noqa: F401
 import pytest
 
 from project import Project
+from proof import Proof, Stack
 from servers import ModelServer
 
 
@@ -39,3 +41,19 @@ def sdk_env(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> ModelServer
 def project(pytester: pytest.Pytester, sdk_env: ModelServer, monkeypatch: pytest.MonkeyPatch) -> Project:
     """An empty project of a user, whose model echoes."""
     return Project(pytester, sdk_env, monkeypatch)
+
+
+@pytest.fixture
+def proof(
+    request: pytest.FixtureRequest, sdk_env: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Proof]:
+    """A cassette to be, a model that is up, and a ledger that ``AGENT_LEDGER`` names."""
+    stack = request.module.STACK
+    assert isinstance(stack, Stack)
+    ledger = tmp_path / "ledger.txt"
+    monkeypatch.setenv("AGENT_LEDGER", str(ledger))
+    proof = Proof(tmp_path / "run.yaml", sdk_env, ledger)
+    yield proof
+    proof.close()
+    seen = {"replays": proof.replays, "connections": proof.connections, "tools_run_again": proof.tools_run_again}
+    request.node.user_properties.append(("stack", {"name": stack.name, **seen}))

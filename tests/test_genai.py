@@ -643,14 +643,30 @@ def test_attribute_names_are_those_of_the_conventions() -> None:
 
 
 def test_declared_tools() -> None:
+    def names(operation: Operation, body: Any) -> list[str]:
+        return [declared.name for declared in declared_tools(operation, body)]
+
     tools = [{"type": "function", "function": {"name": "a"}}, {"type": "custom", "custom": {"name": "b"}}, "odd"]
-    assert declared_tools(CHAT, {"tools": tools, "functions": [{"name": "c"}]}) == ("a", "b", "c")
+    assert names(CHAT, {"tools": tools, "functions": [{"name": "c"}]}) == ["a", "b", "c"]
     nested = {"type": "namespace", "name": "crm", "tools": [{"type": "function", "name": "d"}]}
-    assert declared_tools(RESPONSES, {"tools": [{"type": "web_search"}, nested]}) == ("web_search", "d")
+    assert names(RESPONSES, {"tools": [{"type": "web_search"}, nested]}) == ["web_search", "d"]
     anthropic = {"tools": [{"name": "e", "input_schema": {}}, {"type": "bash_20250124", "name": "bash"}]}
-    assert declared_tools(MESSAGES, anthropic) == ("e", "bash")
-    assert declared_tools(EMBEDDINGS, {"tools": tools}) == ()
-    assert declared_tools(CHAT, None) == ()
+    assert names(MESSAGES, anthropic) == ["e", "bash"]
+    assert names(EMBEDDINGS, {"tools": tools}) == []
+    assert names(CHAT, None) == []
+
+
+def test_declared_tools_bring_their_schemas() -> None:
+    schema = {"type": "object", "properties": {"order": {"type": "string"}}}
+    for operation, tool in (
+        (CHAT, {"type": "function", "function": {"name": "a", "parameters": schema}}),
+        (RESPONSES, {"type": "function", "name": "a", "parameters": schema}),
+        (MESSAGES, {"name": "a", "input_schema": schema}),
+    ):
+        (declared,) = declared_tools(operation, {"tools": [tool]})
+        assert declared.parameters == schema
+    (bare,) = declared_tools(CHAT, {"tools": [{"type": "function", "function": {"name": "a", "parameters": "odd"}}]})
+    assert bare.parameters is None
 
 
 def test_unknown_or_unparsable_is_none() -> None:

@@ -63,7 +63,8 @@ def test_under_ci_only_the_command_line_can_make_a_run_record(
 
 @pytest.mark.parametrize("name", LIST_SETTINGS)
 def test_lists_of_all_layers_add_up_weakest_first(name: str) -> None:
-    a, b, c, d = [f"body.{key}" for key in "abcd"] if name == "ignore" else "abcd"
+    texts = {"ignore": ("body.a", "body.b", "body.c", "body.d"), "exact": ("clock", "uuid", "pid", "cwd")}
+    a, b, c, d = texts.get(name, ("a", "b", "c", "d"))
     settings = resolved(ini={name: [a]}, fixture={name: (b,)}, marker={name: [c, d]})
     assert getattr(settings, name) == (a, b, c, d)
 
@@ -111,6 +112,29 @@ def test_a_mode_that_only_another_plugin_knows_is_refused() -> None:
 def test_a_list_of_texts_is_a_list_of_texts(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=rf"marker cassette: {name} takes"):
         resolved(marker={name: value})
+
+
+def test_how_tools_are_found_is_said_by_the_last_word_and_takes_no_list_away() -> None:
+    assert resolved().finds_tools
+    settings = resolved(ini={"tools": ["off", "a:b"]}, marker={"tools": ["c:d"]})
+    assert not settings.finds_tools
+    assert settings.listed_tools == ("a:b", "c:d")
+    settings = resolved(ini={"tools": ["off", "a:b"]}, marker={"tools": "auto"})
+    assert settings.finds_tools
+    assert settings.listed_tools == ("a:b",)
+    with pytest.raises(UsageError, match="tools takes a list, not 'of'"):
+        resolved(marker={"tools": "of"})
+
+
+def test_tools_that_run_in_replay_are_named_by_globs() -> None:
+    settings = resolved(marker={"run": ["pure_*"]})
+    assert settings.runs("pure_math")
+    assert not settings.runs("refund")
+
+
+def test_only_known_kinds_of_volatile_values_are_compared_exactly() -> None:
+    with pytest.raises(UsageError, match=r"no kind of volatile value 'clok'.*did you mean 'clock'"):
+        resolved(marker={"exact": ["clok"]})
 
 
 def test_functions_may_be_given_as_tools_and_nowhere_else() -> None:

@@ -59,7 +59,11 @@ _HOST_AND_PORT = (("server.address", "server.port"), ("net.peer.name", "net.peer
 
 @dataclass(eq=False)
 class OpenSpan:
-    """A span while the run lasts. ``graft`` is the golden span whose recorded children stand for ours."""
+    """A span while the run lasts.
+
+    ``graft`` is the golden span whose recorded children stand for ours; ``seam`` says that a framework made the call,
+    so that the function of the same name which it runs is no call of its own.
+    """
 
     span_id: int
     parent_id: int | None
@@ -77,6 +81,7 @@ class OpenSpan:
     exchange: Exchange | None = None
     graft: tuple[SpanTree, Span] | None = None
     hidden: bool = False
+    seam: bool = False
 
 
 class Capture:
@@ -155,12 +160,12 @@ class Capture:
             parent = self._spans.get(parent.parent_id or 0)
         return tuple(reversed(names))
 
-    def in_exchange(self) -> bool:
-        """Whether the calling context is inside a call that is being recorded."""
+    def enclosing(self) -> OpenSpan | None:
+        """The nearest call, still open, that the calling context is inside of."""
         span = self._spans.get(_current_span_id() or 0)
-        while span is not None and span.exchange is None:
+        while span is not None and (span.exchange is None or span.end_ns is not None):
             span = self._spans.get(span.parent_id or 0)
-        return span is not None
+        return span
 
     @contextmanager
     def current(self, span: OpenSpan) -> Iterator[None]:

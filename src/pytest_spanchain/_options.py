@@ -30,11 +30,16 @@ _MODES = "; ".join(f"{mode}: {text}" for mode, text in _settings.MODE_HELP.items
 _INI_HELP = {
     "record_mode": ("string", f"record mode where the command line names none (not under CI): {_MODES}"),
     "directory": ("string", "directory of the cassettes, relative to the root directory (default: cassettes)"),
-    "tools": ("linelist", "functions to record in every marked test: module:function, module:Class.method, module:*"),
+    "tools": (
+        "linelist",
+        "functions to record in every marked test: module:function, module:Class.method, module:*; off: no others",
+    ),
+    "run": ("linelist", "names of tools whose bodies run in replay, too; what they give is compared"),
     "ignore": ("linelist", "parts of requests that do not matter: JSON paths such as body.json.user, or re:<pattern>"),
     "ignore_attributes": ("linelist", "span attributes to leave out of the comparison"),
     "allow_hosts": ("linelist", "hosts that may be contacted in replay; localhost stands for loopback"),
     "redact": ("linelist", "more to redact: key names, JSON paths (with a dot), or re:<pattern>"),
+    "exact": ("linelist", f"volatile values to compare as they are: {', '.join(_settings.VOLATILE)}"),
     "eval_id": ("string", "groups runs of one evaluation (default: the node id without parameters)"),
 }
 

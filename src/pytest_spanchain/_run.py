@@ -128,12 +128,14 @@ class Run:
             ignored_attributes=frozenset(settings.ignore_attributes),
             hook=hooks.deviations,
         )
-        self._notes = (note,) if note else ()
+        self._notes: dict[str, None] = {note: None} if note else {}
         self._errors: list[str] = []
         self._misses: list[str] = []
         self._attempts: list[Attempt] = []
         self._unrecorded: dict[str, Attempt] = {}
         self._offered: list[_genai.ToolCall] = []
+        self.on_tools: Callable[[tuple[_genai.ToolDeclaration, ...]], None] = lambda declared: None
+        """Told of the tools that each model request offers, before it is answered."""
         self._live_calls = 0
         self.late: list[str] = []
         """What was refused after the end, whatever became of the error."""
@@ -226,6 +228,8 @@ class Run:
             if operation is not None:
                 kind, name = "model", operation.name
                 found.update(operation.attributes)
+                if declared := _genai.declared_tools(operation, body.get("json")):
+                    self.on_tools(declared)
         request = self._screen.request(kind, request)
         if kind == "tool":
             found.update(self._tool_call_id(found.get(TOOL_NAME), request))
@@ -233,7 +237,7 @@ class Run:
         span.attributes = self._screen.attributes(found)
         span.exchange = Exchange(kind, request, None)
         recorded = self._recorded(kind, span, request)
-        if recorded is None:
+        if recorded is None and not self._runs_in_replay(span):
             with self._lock:
                 self._live_calls += 1
         call = Call(self, span, operation=operation, recorded=recorded)
@@ -269,6 +273,26 @@ class Run:
         self.capture.close(span)
         with self._lock:
             self._in_flight.pop(span.span_id, None)
+
+    def inside(self, *kinds: str) -> bool:
+        """Whether the calling context is inside a call of one of these kinds that has yet to end."""
+        span = self.capture.enclosing()
+        return span is not None and span.exchange is not None and span.exchange.kind in kinds
+
+    def inside_seam(self, name: str) -> bool:
+        """Whether the calling context is what a framework's call of that tool runs."""
+        span = self.capture.enclosing()
+        return span is not None and span.seam and span.attributes.get(TOOL_NAME) == self._screen.text(name)
+
+    def wanted(self, name: str) -> tuple[_genai.ToolCall, ...]:
+        """What the model has asked of a tool, and nobody has done yet."""
+        with self._lock:
+            return tuple(call for call in self._offered if call.name == name)
+
+    def note(self, text: str) -> None:
+        """Remember what the reader should know, whatever becomes of the run; each thing once."""
+        with self._lock:
+            self._notes[self._screen.text(text)] = None
 
     def miss(self, message: str) -> MissError:
         """Remember that replay had nothing to serve, and make the error for the agent."""
@@ -402,10 +426,17 @@ class Run:
             span.status, span.status_message = "error", "not recorded"
             self.capture.close(span)
             raise self.miss(f"nothing recorded for {span.name}")
+        if self._runs_in_replay(span):
+            return None
         self._player.skip_below(served)
         span.graft = (self._player.cassette.tree, served)
         assert served.exchange is not None
         return served.exchange.response or UNANSWERED
+
+    def _runs_in_replay(self, span: OpenSpan) -> bool:
+        """Whether a call is a tool's that is to run for real although it is recorded."""
+        tool = span.attributes.get(TOOL_NAME)
+        return self.replays and isinstance(tool, str) and self.settings.runs(tool)
 
     def _tool_call_id(self, name: Any, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The id under which the model asked for this call: same name, and same arguments if there are several."""
@@ -420,7 +451,7 @@ class Run:
 
     def _notice(self, attempt: Attempt) -> None:
         """While recording: what leaves the process elsewhere than at a boundary will be refused in replay."""
-        if not (_guard.is_telemetry(attempt.host, attempt.port) or self.capture.in_exchange()):
+        if not (_guard.is_telemetry(attempt.host, attempt.port) or self.capture.enclosing()):
             with self._lock:
                 self._unrecorded.setdefault(attempt.site, attempt)
 

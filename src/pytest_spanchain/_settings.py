@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
+from fnmatch import fnmatchcase
 from typing import Any
 
 from . import _rules
@@ -54,30 +55,66 @@ class Settings:
     Args:
         mode: record mode.
         directory: where cassettes live; relative to the pytest root directory.
-        tools: plain functions to record, ``module:function``, ``module:Class.method`` or ``module:*``.
+        tools: plain functions to record, ``module:function``, ``module:Class.method`` or ``module:*``; and how tools
+            are found that nobody names: ``auto`` (the default) or ``off``, the last of these words counts.
+        run: names of tools (globs) whose bodies run in replay, too: what they give is compared, not served.
         ignore: parts of a request that do not matter: JSON paths below ``request`` (``body.json.user``) or
             ``re:<pattern>`` applied to every text.
         ignore_attributes: span attribute names to leave out of the comparison.
         allow_hosts: hosts (``localhost`` stands for loopback) and Unix sockets (``unix:/run/db/*``) that may be
             contacted live in replay.
         redact: key names, JSON paths (with a dot) or ``re:<pattern>`` to replace before anything is stored.
+        exact: kinds of volatile values (``VOLATILE``) that are compared as they are all the same.
         eval_id: groups runs of one evaluation; the node id without parameters by default.
     """
 
     mode: RecordMode = RecordMode.NONE
     directory: str = "cassettes"
     tools: tuple[Any, ...] = ()
+    run: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     ignore_attributes: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     redact: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
     eval_id: str = ""
 
+    @property
+    def listed_tools(self) -> tuple[Any, ...]:
+        """The tools that were named."""
+        return tuple(tool for tool in self.tools if tool not in TOOL_WORDS)
+
+    @property
+    def finds_tools(self) -> bool:
+        """Whether tools are recorded that nobody named: those that frameworks run, and those that models ask for."""
+        words = [tool for tool in self.tools if tool in TOOL_WORDS]
+        return not words or words[-1] == AUTO
+
+    def runs(self, tool: str) -> bool:
+        """Whether a tool of that name runs for real in replay."""
+        return any(fnmatchcase(tool, glob) for glob in self.run)
+
+
+AUTO, OFF = "auto", "off"
+TOOL_WORDS = (AUTO, OFF)
+"""What ``tools`` may say besides naming functions."""
+
+VOLATILE = {
+    "clock": "the date and the time of the run",
+    "uuid": "a uuid that the process has just made",
+    "pid": "the number of the process",
+    "cwd": "the working directory, and pytest's root directory",
+    "home": "the user's home directory",
+    "tmp": "temporary files and directories, pytest's own among them",
+    "port": "the port of a server on this machine",
+    "stack": "what protocols count and draw for themselves: trace contexts, JSON-RPC ids",
+}
+"""What the run's own context supplies to prompts and arguments, by kind."""
 
 _HOST = re.compile(r"[^\W_]([\w.-]*\w)?")
 
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
-LIST_SETTINGS = ("tools", "ignore", "ignore_attributes", "allow_hosts", "redact")
+LIST_SETTINGS = ("tools", "run", "ignore", "ignore_attributes", "allow_hosts", "redact", "exact")
 INI_PREFIX = "spanchain_"
 INI_NAMES = tuple(INI_PREFIX + ("record_mode" if name == "mode" else name) for name in SETTING_NAMES)
 
@@ -175,6 +212,8 @@ def _mode(
 
 
 def _as_tuple(value: Any, *, name: str, where: str) -> tuple[Any, ...]:
+    if name == "tools" and isinstance(value, str) and value in TOOL_WORDS:
+        return (value,)
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise UsageError(f"{where}: {name} takes a list, not {value!r}")
     for one in value:
@@ -193,6 +232,8 @@ def _problem(name: str, text: str) -> str:
         if text.startswith("unix:") or is_address(text) or _HOST.fullmatch(text):
             return ""
         return f"{text!r} is no host name or address (without scheme, port and path), and no unix:<glob of a path>"
+    if name == "exact":
+        return "" if text in VOLATILE else f"there is no kind of volatile value {text!r}{nearest(text, VOLATILE)}"
     if name not in ("ignore", "redact"):
         return ""
     try:

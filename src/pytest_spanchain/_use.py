@@ -25,7 +25,7 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
         path: the cassette file.
         mode: ``none`` (default), ``once``, ``new_episodes``, ``all`` or ``rewrite``.
         name: what the cassette says it belongs to; the file's name by default.
-        tools, ignore, ignore_attributes, allow_hosts, redact, eval_id: as in ``@pytest.mark.cassette``.
+        tools, run, ignore, ignore_attributes, allow_hosts, redact, exact, eval_id: as in ``@pytest.mark.cassette``.
 
     Raises:
         CassetteError: at entry, if the cassette is missing, unreadable, broken or incomplete.
@@ -44,11 +44,13 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
         *,
         mode: str = "none",
         name: str | None = None,
-        tools: Sequence[Any] = (),
+        tools: Sequence[Any] | str = (),
+        run: Sequence[str] = (),
         ignore: Sequence[str] = (),
         ignore_attributes: Sequence[str] = (),
         allow_hosts: Sequence[str] = (),
         redact: Sequence[str] = (),
+        exact: Sequence[str] = (),
         eval_id: str | None = None,
     ) -> None:
         self._path = Path(path)
@@ -56,10 +58,12 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
         given: dict[str, Any] = {
             "mode": mode,
             "tools": tools,
+            "run": run,
             "ignore": ignore,
             "ignore_attributes": ignore_attributes,
             "allow_hosts": allow_hosts,
             "redact": redact,
+            "exact": exact,
             **({"eval_id": eval_id} if eval_id else {}),
         }
         self._settings = resolve(marker=given, cli_mode=None, fixture={}, ini={}, ci=False)

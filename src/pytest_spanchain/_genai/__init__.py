@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,6 +50,19 @@ class ToolCall:
     id: str
     name: str
     arguments: Any
+
+
+@dataclass(frozen=True)
+class ToolDeclaration:
+    """A tool that a request offers to the model.
+
+    Args:
+        name: tool name; a provider's own tool without a name goes by its type.
+        parameters: JSON schema of its arguments; ``None`` if the request gives none.
+    """
+
+    name: str
+    parameters: Mapping[str, Any] | None = None
 
 
 def recognise(*, method: str, url: str, body: Any) -> Operation | None:
@@ -148,25 +161,25 @@ def tool_calls(operation: Operation, response: Mapping[str, Any]) -> tuple[ToolC
     return ()
 
 
-def declared_tools(operation: Operation, body: Any) -> tuple[str, ...]:
-    """Names of the tools that a request offers, in order; a provider's own tool without a name goes by its type."""
+def declared_tools(operation: Operation, body: Any) -> tuple[ToolDeclaration, ...]:
+    """The tools that a request offers, in order."""
     if operation.api == EMBEDDINGS or not isinstance(body, Mapping):
         return ()
-    return tuple(_tool_names([*mappings(body.get("tools")), *mappings(body.get("functions"))]))
+    return tuple(_declarations([*mappings(body.get("tools")), *mappings(body.get("functions"))]))
 
 
-def _tool_names(tools: list[Mapping[str, Any]]) -> list[str]:
-    names: list[str] = []
+def _declarations(tools: list[Mapping[str, Any]]) -> Iterator[ToolDeclaration]:
     for tool in tools:
         kind = tool.get("type")
         nested = tool.get(kind) if isinstance(kind, str) else None
         if kind == "namespace":
-            names += _tool_names(mappings(tool.get("tools")))
+            yield from _declarations(mappings(tool.get("tools")))
             continue
-        name = tool.get("name") or (nested.get("name") if isinstance(nested, Mapping) else None) or kind
+        said = tool if tool.get("name") or not isinstance(nested, Mapping) else nested
+        name = said.get("name") or kind
         if isinstance(name, str):
-            names.append(name)
-    return names
+            schema = first(said, "parameters", "input_schema")
+            yield ToolDeclaration(name, schema if isinstance(schema, Mapping) else None)
 
 
 def _api(path: str, body: Mapping[str, Any]) -> str | None:

@@ -116,21 +116,22 @@ def resolve(name: str, types: Mapping[str, type]) -> type | None:
     return types.get(name)
 
 
-def trusted_types(function: Callable[..., Any]) -> Mapping[str, type]:
-    """The classes that a function's own code names, by ``module:qualname``.
+def trusted_types(function: Callable[..., Any], *classes: type) -> Mapping[str, type]:
+    """The classes that a function's own code names, and ``classes``, by ``module:qualname``.
 
     These are the classes in its annotations and in its module's globals and closure, and the classes in the
     annotations of those, through generics and unions. Annotations that cannot be resolved are passed over. Nothing is
     looked at before the first lookup.
     """
-    return _Reachable(function)
+    return _Reachable(function, classes)
 
 
 class _Reachable(Mapping[str, type]):
     """Lazy, because scanning a module's globals costs milliseconds and most results are plain JSON."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], classes: tuple[type, ...]) -> None:
         self._function = function
+        self._classes = classes
         self._lock = threading.Lock()
         self._found: dict[str, type] | None = None
 
@@ -138,7 +139,7 @@ class _Reachable(Mapping[str, type]):
         with self._lock:
             if self._found is None:
                 self._found = {}
-                _collect(_seeds(self._function), self._found)
+                _collect((*_seeds(self._function), *self._classes), self._found)
             return self._found
 
     def __getitem__(self, name: str) -> type:

@@ -17,18 +17,24 @@ from contextlib import ExitStack, contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from .._run import Run
+from .._run import OWNERSHIP, Run
+from .._settings import Settings
+from ..errors import BoundaryError
 from . import threads, tools
 
-WATCHED = {
+CLIENTS = {
     "httpx": "httpx",
     "httpx2": "httpx",
     "openai._base_client": "retries",
     "anthropic._base_client": "retries",
 }
-"""Third-party module -> the boundary (a module of this package with ``install(module)``) that knows it."""
+"""Third-party module -> the module of ``clients``, with ``install(module)``, that knows it."""
+
+FRAMEWORKS: dict[str, str] = {}
+"""The same for ``frameworks``: what runs tools."""
 
 _lock = threading.Lock()
+_unrecognised: dict[str, str] = {}
 
 
 @contextmanager
@@ -38,8 +44,10 @@ def around(run: Run) -> Iterator[None]:
     The run is ended here, and not closed: closing it is the verdict, which is the caller's.
     """
     install()
+    if problems := unrecognised(run.settings):
+        raise BoundaryError("\n".join(problems))
     with ExitStack() as stack:
-        stack.enter_context(tools.install(run.settings.tools, owner=run))
+        stack.enter_context(tools.install(run.settings.listed_tools, owner=run))
         run.start()
         try:
             yield
@@ -55,18 +63,35 @@ def install() -> None:
         threads.install()
         if not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
             sys.meta_path.insert(0, _Watcher())
-        for name in WATCHED:
+        for name in (*CLIENTS, *FRAMEWORKS):
             module = sys.modules.get(name)
             # A module that is still being imported has no spec loaded to the end; the watcher is too late for it.
             if module is not None and not getattr(module.__spec__, "_initializing", False):
                 _install_one(name, module)
 
 
+def unrecognised(settings: Settings) -> list[str]:
+    """Which of the libraries that are imported look so different that a run of these settings would miss their calls.
+
+    Without the tools of a framework that changed, replay would run them again; who says ``tools="off"`` wants that.
+    """
+    return [text for name, text in _unrecognised.items() if name in CLIENTS or settings.finds_tools]
+
+
 def _install_one(name: str, module: ModuleType) -> None:
     # Marked on the module: a library that is imported anew is patched anew, and an alias of a patched one is not.
-    if not getattr(module, "_spanchain_boundary", False):
-        importlib.import_module(f"{__name__}.{WATCHED[name]}").install(module)
-        # Only now: a library that is not recognised stops every run, and not the first alone.
+    if getattr(module, "_spanchain_boundary", False):
+        return
+    home = f"{__name__}.clients.{CLIENTS[name]}" if name in CLIENTS else f"{__name__}.frameworks.{FRAMEWORKS[name]}"
+    try:
+        importlib.import_module(home).install(module)
+    except BoundaryError as error:
+        _unrecognised[name] = str(error)
+        for run in OWNERSHIP.active:  # imported while tests run
+            if unrecognised(run.settings):
+                run.note_error(str(error))
+    else:
+        _unrecognised.pop(name, None)
         module._spanchain_boundary = True  # type: ignore[attr-defined]
 
 
@@ -79,7 +104,7 @@ class _Watcher(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in WATCHED or getattr(self._looking, "now", False):
+        if (fullname not in CLIENTS and fullname not in FRAMEWORKS) or getattr(self._looking, "now", False):
             return None
         self._looking.now = True
         try:

@@ -11,13 +11,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import _body
-from .._run import Call
+from .._guard import is_telemetry
+from .._run import Call, Run, current_run
 
 _STOPPED = {"closed": "closed the stream", "cancelled": "was stopped while it waited"}
 
 Headers = Sequence[tuple[str, str]]
 
 _BOUNDARY = re.compile(r"^multipart/.*\bboundary=\"?([^\";]+)", re.IGNORECASE)
+
+
+def watching(host: str, port: int | None) -> Run | None:
+    """The run that a request belongs to.
+
+    Returns:
+        ``None`` if it is nobody's: there is no run; it is telemetry, which stays out of cassettes (the guard refuses it
+        in replay); or it is how another boundary's call goes out, which is recorded already.
+
+    Raises:
+        RunClosedError, OwnershipError: as ``current_run``.
+    """
+    if is_telemetry(host, port):
+        return None
+    run = current_run()
+    return None if run is None or run.inside("http", "model") else run
 
 
 def request_of(*, method: str, url: str, headers: Headers, content: bytes) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ._wait import hold
 def _begin(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
     """The opened call; ``None`` if the original is to run as if nobody watched."""
     run = current_run()
-    if run is None or not spec.wanted_by(run):
+    if run is None or not spec.wanted_by(run) or run.inside_seam(spec.name):
         return None
     wanted = asked(spec, args, kwargs)
     if wanted is None:
@@ -38,6 +38,7 @@ def _begin(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cal
             "gen_ai.tool.type": "function",
         },
     )
+    call.span.seam = spec.seam
     for problem in wanted.problems:
         call.fail(problem)
     return call

@@ -20,6 +20,9 @@ from .._values.trust import type_name
 from ..errors import CassetteBroken, RunClosedError, SpanchainError, Unrecordable
 from ._patch import unpatched
 
+Arguments = Callable[[tuple[Any, ...], Mapping[str, Any]], "Mapping[str, Any] | None"]
+"""Takes a call's positional and keyword arguments; gives them by name."""
+
 
 @dataclass(frozen=True)
 class ToolSpec:
@@ -28,18 +31,18 @@ class ToolSpec:
     Args:
         name: name of the tool.
         original: gives what runs the real body, when it is to run.
-        signatures: signatures to bind a call by, best first.
-        bound: whether the first argument is the receiver, of which only what lasts is recorded.
+        arguments: names the arguments of a call; ``None`` if they do not fit, which the function then says itself.
         types: classes that its results may hold.
         wanted_by: whether a run wants it recorded.
+        seam: whether this is where a framework calls tools, and the function behind may be a ``ToolSpec`` of its own.
     """
 
     name: str
     original: Callable[[], Callable[..., Any]]
-    signatures: tuple[inspect.Signature, ...]
-    bound: bool
+    arguments: Arguments
     types: Mapping[str, type]
     wanted_by: Callable[[Any], bool] = field(default=lambda run: True)
+    seam: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,30 @@ class Served:
     waits: bool = False
 
 
-def signatures_of(function: Any) -> tuple[inspect.Signature, ...]:
-    """The signature that a function declares and, if it is another, the one that it has."""
+def arguments_of(function: Any, *, bound: bool) -> Arguments:
+    """How to name the arguments of a function's calls.
+
+    Args:
+        function: the function, with its own code.
+        bound: whether the first argument is the receiver, of which only what lasts is recorded.
+    """
     declared = inspect.signature(function)
     # The signature set on a function (a patch does so) is no hint of what its code takes.
     own = inspect.signature(inspect.unwrap(function, stop=lambda _: True), follow_wrapped=False)
-    return (declared,) if own == declared else (declared, own)
+    signatures = (declared,) if own == declared else (declared, own)
+
+    def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        for signature in signatures:
+            try:
+                call = signature.bind(*args, **kwargs)
+            except TypeError:
+                continue
+            call.apply_defaults()
+            named = dict(call.arguments)
+            return dict(_plainly(signature, _with_receiver(signature, named) if bound and named else named))
+        return None
+
+    return arguments
 
 
 @dataclass(frozen=True)
@@ -78,22 +99,12 @@ class Asked:
 
 def asked(spec: ToolSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Asked | None:
     """What a call asks for; ``None`` if the arguments do not fit the function, which then says so itself."""
-    for signature in spec.signatures:
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError:
-            continue
-        bound.apply_defaults()
-        named = dict(bound.arguments)
-        if spec.bound and named:
-            named = _with_receiver(signature, named)
-        problems: list[Unrecordable] = []
-        arguments = {
-            name: _argument(spec, value, f"argument {name}", problems.append)
-            for name, value in _plainly(signature, named)
-        }
-        return Asked({"arguments": arguments}, tuple(problems))
-    return None
+    named = spec.arguments(args, kwargs)
+    if named is None:
+        return None
+    problems: list[Unrecordable] = []
+    arguments = {name: _argument(spec, value, f"argument {name}", problems.append) for name, value in named.items()}
+    return Asked({"arguments": arguments}, tuple(problems))
 
 
 def _argument(spec: ToolSpec, value: Any, what: str, fail: Callable[[Unrecordable], None]) -> Any:

@@ -16,7 +16,7 @@ from ..errors import BoundaryError, UsageError
 from . import _patch
 from ._targets import Target, is_method, resolve, tool_name
 from ._tool_drive import DRIVERS
-from ._tool_io import ToolSpec, signatures_of
+from ._tool_io import ToolSpec, arguments_of
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -51,8 +51,7 @@ def tool(fn: _F | None = None, *, name: str | None = None) -> _F | Callable[[_F]
     spec = ToolSpec(
         name=name or tool_name(fn),
         original=lambda: _patch.unpatched(fn),
-        signatures=signatures_of(fn),
-        bound=is_method(fn),
+        arguments=arguments_of(fn, bound=is_method(fn)),
         types=trusted_types(fn),
     )
     wrapper = _patch.rerouted(fn, functools.partial(DRIVERS[_kind(fn)], spec))
@@ -136,8 +135,7 @@ def _invoke_at(target: Target, site: _patch.Site) -> _patch.Invoke:
     spec = ToolSpec(
         name=target.name,
         original=lambda: site.twin,
-        signatures=signatures_of(site.twin),
-        bound=target.bound,
+        arguments=arguments_of(site.twin, bound=target.bound),
         types=trusted_types(site.twin),
         wanted_by=site.wanted_by,
     )

@@ -12,10 +12,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from types import ModuleType
 from typing import Any, cast
 
-from .._guard import is_telemetry
-from .._run import Call, current_run
-from ..errors import BoundaryError, MissError
-from . import _http, _wait
+from ..._run import Call
+from ...errors import BoundaryError, MissError
+from .. import _http, _wait
 
 _DECODED = ("content-encoding", "content-length", "transfer-encoding")
 
@@ -34,12 +33,12 @@ def install(lib: ModuleType) -> None:
 
     @functools.wraps(send)
     def handle_request(self: Any, request: Any) -> Any:
-        run = None if edge.passes(request) else current_run()
+        run = _http.watching(request.url.host, request.url.port)
         return send(self, request) if run is None else edge.send(run, request, lambda: send(self, request))
 
     @functools.wraps(send_async)
     async def handle_async_request(self: Any, request: Any) -> Any:
-        run = None if edge.passes(request) else current_run()
+        run = _http.watching(request.url.host, request.url.port)
         if run is None:
             return await send_async(self, request)
         return await edge.send_async(run, request, lambda: send_async(self, request))
@@ -116,10 +115,6 @@ class _Edge:
 
         self._streams = (RecordingStream, ReplayedStream)
         self._async_streams = (AsyncRecordingStream, AsyncReplayedStream)
-
-    def passes(self, request: Any) -> bool:
-        """Whether a request is telemetry, which stays out of cassettes; the guard refuses it in replay."""
-        return is_telemetry(request.url.host, request.url.port)
 
     def send(self, run: Any, request: Any, go: Any) -> Any:
         request.read()

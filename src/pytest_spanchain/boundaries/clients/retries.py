@@ -6,8 +6,8 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from .._run import OWNERSHIP
-from ..errors import BoundaryError
+from ..._run import OWNERSHIP
+from ...errors import BoundaryError
 
 
 def install(module: ModuleType) -> None:

@@ -1,0 +1,1 @@
+"""The seams at which agent frameworks run tools: one framework a file, each a thin translator."""
