@@ -9,9 +9,19 @@ import anthropic  # noqa: F401 - imported once here, or every in-process pyteste
 import openai  # noqa: F401
 import pytest
 
+from matrix import Matrix
 from project import Project
 from proof import Proof, Stack
 from servers import ModelServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--matrix", metavar="FILE", help="write what the tests of stacks came to, for docs/matrix.md")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if file := config.getoption("--matrix"):
+        config.pluginmanager.register(Matrix(Path(file), environment=Path(file).stem), "matrix")
 
 
 @pytest.fixture

@@ -85,7 +85,18 @@ def test_a_hash_of_one_purpose_serves_no_other() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), float("inf"), -float("inf"), "\ud800", {"\udfff": 1}, {1: 2}, b"bytes", (1,), {1}, object()],
+    [
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        "\ud800",
+        {"\udfff": 1},
+        {1: 2},
+        b"bytes",
+        (1,),
+        {1},
+        pytest.param(object(), id="object"),
+    ],
     ids=repr,
 )
 def test_what_has_no_json_form_is_refused_with_its_place(value: Any) -> None:

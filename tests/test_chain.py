@@ -18,6 +18,7 @@ import builders
 import pytest_spanchain
 from pytest_spanchain import _chain, _codec, _ledger, _model, _recorder, _store, _summary
 from pytest_spanchain._redact import Redactor
+from pytest_spanchain._volatile import Context
 from pytest_spanchain.errors import CassetteBroken, CassetteError, CassetteIncomplete, RecordingError, Unrecordable
 
 Change = Callable[[dict[str, Any]], object]
@@ -136,6 +137,7 @@ def save(path: Path, tree: _model.SpanTree) -> None:
         eval_id="e",
         mode="once",
         scopes=frozenset(),
+        context=Context(),
         supersedes=None,
         tree=tree,
         outcome="passed",

@@ -769,6 +769,8 @@ def test_odd_requests_never_raise(body: Any, path: str) -> None:
         ({"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}, "hi"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, ""),
         ({"messages": {"content": 7}}, ""),
+        ({"messages": [{"role": "user", "content": [{"toolResult": {"content": [{"text": "42"}]}}]}]}, "42"),
+        ({"model": "rerank", "query": "q", "documents": ["a"]}, "q"),
         ([1], ""),
         (None, ""),
     ],

@@ -246,7 +246,8 @@ def test_what_a_formatter_does_to_the_file_changes_no_replay(
 # --- re-recording ------------------------------------------------------------------------------------------------
 
 _CHURN = re.compile(
-    r"^[-+]\s*(?:- )?\"?(?:prev_hash|sha256_hash|recorded_at|supersedes|timestamp_ns|duration_ns|times|genesis|head)\b"
+    r"^[-+]\s*(?:- )?\"?(?:prev_hash|sha256_hash|recorded_at|supersedes|timestamp_ns|duration_ns|times|genesis|head"
+    r"|clocks|context: \{\"clocks)\b"
 )
 
 

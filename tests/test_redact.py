@@ -827,7 +827,7 @@ def test_a_known_format_split_over_events_fails_the_recording() -> None:
     [
         sha256(b"a").hexdigest(),
         "9f86d081884c7d65",
-        str(uuid.uuid4()),
+        "3f1c9a52-7d0e-4b8f-9a61-c2d4e5f60718",
         "claude-opus-4-1-20250805 gpt-4o-mini text-embedding-3-large",
         "sk-test sk-test-key sk-1234 test-key-1234",
         "sk-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx sk-your-key-here-your-key-here-your-key",

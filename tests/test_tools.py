@@ -22,12 +22,12 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 
-from pytest_spanchain import DeviationError, RecordingError, _chain, _codec, _store, register_type, use_cassette
+from pytest_spanchain import DeviationError, RecordingError, _chain, _codec, _patch, _store, register_type, use_cassette
 from pytest_spanchain._model import CONCURRENT, SpanTree
 from pytest_spanchain._run import Call, Run
 from pytest_spanchain._values import trust as _trust
 from pytest_spanchain._values.encoder import ROOM
-from pytest_spanchain.boundaries import _patch, _wait
+from pytest_spanchain.boundaries import _wait
 from pytest_spanchain.boundaries.tools import install, tool
 from pytest_spanchain.errors import BoundaryError, CassetteBroken, MissError, UsageError
 
@@ -127,10 +127,11 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(Run, "finish", once)
     WHERE[:] = [tmp_path]
+    # Replays of other tests leave theirs, for nobody; frameworks are patched for good.
+    before = {site: site.owners for site in _patch._sites.values() if site.owners}
     yield
     ran.clear()
-    # Replays of other tests leave theirs, for nobody.
-    assert not any(site.owners for site in _patch._sites.values()), "a patch was left behind"
+    assert {site: site.owners for site in _patch._sites.values() if site.owners} == before, "a patch was left behind"
 
 
 def both(act: Callable[[], Any]) -> tuple[Any, Any, Tape]:

@@ -44,6 +44,14 @@ VOLATILE_ATTRIBUTES = frozenset(
         "gen_ai.response.time_to_first_chunk",
         "gen_ai.server.time_to_first_token",
         "gen_ai.server.time_per_output_token",
+        "gen_ai.server.request.duration",
+        "gen_ai.event.start_time",  # strands, and the next three
+        "gen_ai.event.end_time",
+        "event_loop.cycle_id",
+        "event_loop.parent_cycle_id",
+        "gcp.vertex.agent.associated_event_ids",  # google-adk, and the next two
+        "gcp.vertex.agent.event_id",
+        "gcp.vertex.agent.invocation_id",
     }
 )
 """Attributes that differ between machines and runs by nature; they are not recorded."""

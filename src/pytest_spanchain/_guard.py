@@ -110,7 +110,7 @@ _accepted: WeakSet[socket.socket] = WeakSet()
 _hooked = False
 
 
-def arm(guard: Guard, *, stray_guard: Callable[[], Guard | None]) -> None:
+def arm(guard: Guard, *, stray_guard: Callable[[], Guard | None] | None = None) -> None:
     """Start refusing.
 
     Args:
@@ -120,7 +120,7 @@ def arm(guard: Guard, *, stray_guard: Callable[[], Guard | None]) -> None:
     global _armed, _hooked, _stray_guard
     with _lock:
         _armed = (*_armed, guard)
-        _stray_guard = stray_guard
+        _stray_guard = stray_guard or _stray_guard
         if not _hooked:
             sys.addaudithook(_hook)
             _hooked = True
@@ -173,7 +173,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         return
     _busy.value = True
     try:
-        _judge(host, port)
+        judge(host, port)
     except BaseException:
         if event == "socket.connect":
             # Who makes a connection closes the socket on an OSError, which ours is not: it would be left to the
@@ -184,7 +184,16 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         _busy.value = False
 
 
-def _judge(host: str, port: int | None) -> None:
+def judge(host: str, port: int | None) -> None:
+    """Refuse, or take note of, what is about to leave without an audit event.
+
+    Args:
+        host: name or address.
+        port: its port, if it has one.
+
+    Raises:
+        Exception: what a run whose business it is refuses it with.
+    """
     stray = _stray_guard() if _stray_guard is not None else None
     guards = [stray] if stray is not None else []
     _tell([*guards, *(guard for guard in _armed if guard.concerns())], host, port)

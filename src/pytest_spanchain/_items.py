@@ -80,7 +80,7 @@ def _marker_kwargs(item: pytest.Item) -> dict[str, Any]:
             raise UsageError(f"marker cassette takes keyword arguments only, not {', '.join(map(repr, marker.args))}")
         for name, value in marker.kwargs.items():
             outer = merged.get(name)
-            if name == "tools" and isinstance(value, str):
+            if name == "tools" and isinstance(value, str) and value in _settings.TOOL_WORDS:
                 value = [value]  # a word takes no list away
             if isinstance(outer, (list, tuple)) and isinstance(value, (list, tuple)):
                 value = [*outer, *value]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ._compare import compare
 from ._model import Cassette, Deviation, Span, SpanTree
 from ._normalise import Normaliser, without_scopes
 from ._redact.printable import printable
+from ._volatile import Substitution, Volatile
 
 DeviationHook = Callable[[tuple[Deviation, ...]], tuple[Deviation, ...]]
 
@@ -24,6 +26,7 @@ class Judgement:
         golden: the recorded tree as compared; ``None`` if there was none.
         live: the observed tree as compared.
         deviations: in causal order.
+        substitutions: recorded volatile values that stand in for live ones, each with the name of its span.
         left_out: instrumentation scopes that only one of the two runs had; their spans were not compared.
     """
 
@@ -31,6 +34,7 @@ class Judgement:
     live: SpanTree
     deviations: tuple[Deviation, ...] = ()
     left_out: tuple[str, ...] = ()
+    substitutions: tuple[tuple[str, Substitution], ...] = ()
 
 
 class Judge:
@@ -39,6 +43,7 @@ class Judge:
     Args:
         cassette: the golden trace; ``None``: nothing to compare with.
         normaliser: of the run's requests.
+        volatile: translates what the run's own context supplied.
         ignored_attributes: names of attributes that the user does not want to be compared.
         hook: vetoes, adds or re-grades deviations.
     """
@@ -48,11 +53,13 @@ class Judge:
         cassette: Cassette | None,
         *,
         normaliser: Normaliser,
+        volatile: Volatile,
         ignored_attributes: frozenset[str],
         hook: DeviationHook | None,
     ) -> None:
         self._cassette = cassette
         self._normaliser = normaliser
+        self._volatile = volatile
         self._ignored = ignored_attributes
         self._hook = hook
 
@@ -62,13 +69,53 @@ class Judge:
             return Judgement(None, observed)
         one_sided = frozenset(self._cassette.header.recorder.get("scopes", ())) ^ scopes
         golden = self._normaliser.tree(without_scopes(self._cassette.tree, one_sided))
-        live = self._normaliser.tree(without_scopes(observed, one_sided))
+        made: list[tuple[str, Substitution]] = []
+        live = self._normaliser.tree(self._translated(golden, without_scopes(observed, one_sided), made))
         deviations = compare(golden, live, ignored_attributes=self._ignored)
         if deviations and (shown := _printable(live)) is not live:
             live, deviations = shown, compare(golden, shown, ignored_attributes=self._ignored)
         if self._hook is not None:
             deviations = self._hook(deviations)
-        return Judgement(golden, live, deviations, left_out=tuple(sorted(one_sided)))
+        return Judgement(golden, live, deviations, left_out=tuple(sorted(one_sided)), substitutions=tuple(made))
+
+    def _translated(self, golden: SpanTree, live: SpanTree, made: list[tuple[str, Substitution]]) -> SpanTree:
+        """The live tree with recorded volatile values in it, span by span of one place.
+
+        What was served is translated already; this is for what spans say beside, and for runs that serve nothing.
+        """
+        return SpanTree(tuple(self._translated_span(golden.by_id.get(span.span_id), span, made) for span in live))
+
+    def _translated_span(self, golden: Span | None, live: Span, made: list[tuple[str, Substitution]]) -> Span:
+        if golden is None:
+            return live
+        said, says = _said(golden), _said(live)
+        if said == says:
+            return live
+        translated = self._volatile.translated(said, says)
+        made.extend((live.name, one) for one in translated.made)
+        says = translated.value
+        exchange = live.exchange
+        if exchange is not None and golden.exchange is not None:
+            exchange = replace(exchange, request=says["request"])
+        return replace(
+            live,
+            name=says["name"],
+            attributes=says["attributes"],
+            events=tuple({**event, **said} for event, said in zip(live.events, says["events"], strict=True)),
+            status_message=says["status_message"],
+            exchange=exchange,
+        )
+
+
+def _said(span: Span) -> dict[str, Any]:
+    """What of a span its own run's context may have supplied; of an exchange, what went out."""
+    return {
+        "name": span.name,
+        "attributes": span.attributes,
+        "events": [{key: value for key, value in event.items() if key != "offset_ns"} for event in span.events],
+        "status_message": span.status_message,
+        "request": span.exchange.request if span.exchange else None,
+    }
 
 
 def _printable(tree: SpanTree) -> SpanTree:

@@ -16,30 +16,34 @@ from ._model import OWN_SCOPE, Span, SpanTree
 IGNORED = "{ignored}"
 """Stands for an ignored part on both sides."""
 
+_TRACE_CONTEXT = frozenset({"traceparent", "tracestate", "baggage"})
+
 RequestHook = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Normaliser:
-    """Applies the user's ``ignore`` rules to requests.
+    """Takes out of requests what protocols count for themselves, and what the user's ``ignore`` rules name.
 
     Args:
         ignore: JSON paths below the request (``body.json.user``, ``arguments.items[*].id``), or ``re:<pattern>`` whose
             matches are ignored in every text; the grammar is in ``_rules``.
+        stack: whether protocols' own counters and trace contexts are taken out.
         hook: called last with kind, span name and request; returns the request to match and compare by.
 
     Raises:
         UsageError: a path or pattern that cannot be understood.
     """
 
-    def __init__(self, ignore: Iterable[str] = (), *, hook: RequestHook | None = None) -> None:
+    def __init__(self, ignore: Iterable[str] = (), *, stack: bool = True, hook: RequestHook | None = None) -> None:
         rules = _rules.sort_out(ignore)
         self._patterns = [_rules.compile_pattern(text) for text in rules.patterns]
         self._paths = [_rules.compile_path(text) for text in rules.paths]
         self._hook = hook
+        self._stack = stack
 
     def request(self, kind: str, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """The request as it is matched and compared."""
-        value: Any = request
+        value: Any = _without_stack(request) if self._stack else request
         for path in self._paths:
             value = path.put(value, IGNORED)
         for pattern in self._patterns:
@@ -47,9 +51,7 @@ class Normaliser:
         return self._hook(kind, name, value) if self._hook else value
 
     def tree(self, tree: SpanTree) -> SpanTree:
-        """The tree with every request normalised; the same tree if there is nothing to do."""
-        if not (self._paths or self._patterns or self._hook):
-            return tree
+        """The tree with every request normalised."""
         return SpanTree(tuple(self._span(span) for span in tree))
 
     def _span(self, span: Span) -> Span:
@@ -72,6 +74,31 @@ def without_scopes(tree: SpanTree, scopes: frozenset[str]) -> SpanTree:
         else:
             kept.append(span if parent == span.parent_span_id else replace(span, parent_span_id=parent))
     return SpanTree(tuple(kept))
+
+
+def _without_stack(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A JSON-RPC request without the trace context that rides in it; of its id only that there is one."""
+    body = request.get("body")
+    content = body.get("json") if isinstance(body, Mapping) else None
+    messages = content if isinstance(content, list) else [content]
+    if not any(isinstance(message, Mapping) and "jsonrpc" in message for message in messages):
+        return request
+    assert isinstance(body, Mapping)
+    found = [_message(message) if isinstance(message, Mapping) else message for message in messages]
+    return {**request, "body": {**body, "json": found if isinstance(content, list) else found[0]}}
+
+
+def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    message = {**message, "id": IGNORED} if "id" in message else message
+    params = message.get("params")
+    meta = params.get("_meta") if isinstance(params, Mapping) else None
+    if not isinstance(params, Mapping) or not isinstance(meta, Mapping):
+        return message
+    kept = {key: value for key, value in meta.items() if key not in _TRACE_CONTEXT}
+    if "progressToken" in kept:
+        kept["progressToken"] = IGNORED
+    others = {key: value for key, value in params.items() if key != "_meta"}
+    return {**message, "params": {**others, "_meta": kept} if kept else others}
 
 
 def _substitute(value: Any, pattern: re.Pattern[str]) -> Any:

@@ -8,9 +8,10 @@ that outlives its test can reach neither the network nor the next test's cassett
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from .errors import OwnershipError, RunClosedError
@@ -31,13 +32,24 @@ class Owner(Protocol):
 OwnerT = TypeVar("OwnerT", bound=Owner)
 
 
+@dataclass(frozen=True, eq=False)
+class Nobody:
+    """Owns what comes after a recording: no run has it, whichever are active, and its calls go out.
+
+    Args:
+        met: told of each call.
+    """
+
+    met: Callable[[], None]
+
+
 class Ownership(Generic[OwnerT]):
     """The runs that are active in this process, and who owns the calling context."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._active: tuple[OwnerT, ...] = ()
-        self._context: ContextVar[OwnerT | None] = ContextVar("spanchain_run", default=None)
+        self._context: ContextVar[OwnerT | Nobody | None] = ContextVar("spanchain_run", default=None)
 
     @property
     def active(self) -> tuple[OwnerT, ...]:
@@ -52,6 +64,9 @@ class Ownership(Generic[OwnerT]):
             OwnershipError: no context, and several runs are active.
         """
         owner = self._context.get()
+        if isinstance(owner, Nobody):
+            owner.met()
+            return None
         if owner is not None:
             if owner.closed:
                 raise RunClosedError(
@@ -68,27 +83,27 @@ class Ownership(Generic[OwnerT]):
         """Like ``current`` but never raises: ``None`` where no live run can be named."""
         owner = self._context.get()
         if owner is not None:
-            return None if owner.closed else owner
+            return None if isinstance(owner, Nobody) or owner.closed else owner
         active = self._active
         return active[0] if len(active) == 1 else None
 
     def concerns(self, owner: OwnerT) -> bool:
         """Whether what the calling context does is an active run's business: its own, and what no live run owns."""
         found = self._context.get()
-        if found is None or found.closed:
+        if found is None or (not isinstance(found, Nobody) and found.closed):
             return any(run is owner for run in self._active)
         return found is owner
 
-    def owns(self, owner: OwnerT) -> bool:
-        """Whether the calling context was given to a run, ended or not."""
+    def owns(self, owner: OwnerT | Nobody) -> bool:
+        """Whether the calling context was given to a run, ended or not, or to this nobody."""
         return self._context.get() is owner
 
     def left_behind(self) -> OwnerT | None:
         """The run that owns the calling context, if it has ended."""
         owner = self._context.get()
-        return owner if owner is not None and owner.closed else None
+        return owner if owner is not None and not isinstance(owner, Nobody) and owner.closed else None
 
-    def inherited(self) -> OwnerT | None:
+    def inherited(self) -> OwnerT | Nobody | None:
         """The run to hand to a new thread, closed or not."""
         owner = self._context.get()
         return owner if owner is not None else self.peek()
@@ -104,7 +119,7 @@ class Ownership(Generic[OwnerT]):
             self._active = tuple(run for run in self._active if run is not owner)
 
     @contextmanager
-    def own(self, owner: OwnerT | None) -> Iterator[None]:
+    def own(self, owner: OwnerT | Nobody | None) -> Iterator[None]:
         """Attribute the calling context to ``owner`` (``None``: to nobody in particular)."""
         token = self._context.set(owner)
         try:

@@ -3,7 +3,8 @@
 Each recorded exchange answers once. Equal requests are told apart by branch first and recorded order next, so parallel
 callers get their own answers whatever the schedule. A request that was never recorded may *borrow* the nearest
 unplayed exchange of its operation, of its branch if there is one, so that one run shows the whole difference; borrowing
-never takes an answer away from the request that it was recorded for. Nobody has to say so: requests that are not equal
+never takes an answer away from the request that it was recorded for. Requests that differ only in what the two runs'
+own contexts supplied (``_volatile``) are equal. Nobody has to say so: requests that are not equal
 here are not equal to the comparator either (``_compare`` keeps that as an invariant), and the run fails.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 
 from ._canonical import canonical, digest
 from ._model import Cassette, Span, SpanTree
+from ._volatile import Volatile, coarse
 
 ANY_BRANCH = "\n"
 """Stands where a branch would: no span name is a bare newline."""
@@ -24,7 +26,7 @@ ANY_BRANCH = "\n"
 Normalise = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
 
 
-def request_digest(kind: str, name: str, request: Mapping[str, Any]) -> str:
+def request_digest(kind: str, name: str, request: Any) -> str:
     """What a request is matched by: lower-case hex SHA-256 of its kind, operation and normalised content."""
     return digest("spanchain/request/v1", {"kind": kind, "operation": operation_of(kind, name), "request": request})
 
@@ -37,9 +39,11 @@ def operation_of(kind: str, name: str) -> str:
 class Player:
     """Serves the exchanges of one verified cassette; safe to call from any thread."""
 
-    def __init__(self, cassette: Cassette, *, normalise: Normalise) -> None:
+    def __init__(self, cassette: Cassette, *, normalise: Normalise, volatile: Volatile) -> None:
         self.cassette = cassette
         self._normalise = normalise
+        self._volatile = volatile
+        self._by_shape: dict[str, list[Span]] | None = None
         self._lock = threading.Lock()
         self._branches = _branches(cassette.tree)
         self._unplayed: dict[str, Span] = {}
@@ -58,7 +62,14 @@ class Player:
             self._by_operation.setdefault((kind, operation_of(kind, name)), []).append(span)
 
     def find(
-        self, kind: str, name: str, request: Mapping[str, Any], *, branch: tuple[str, ...], borrow: bool = True
+        self,
+        kind: str,
+        name: str,
+        request: Mapping[str, Any],
+        *,
+        branch: tuple[str, ...],
+        borrow: bool = True,
+        whole: bool = True,
     ) -> Span | None:
         """The golden span whose exchange answers a request, or ``None`` for a miss.
 
@@ -68,10 +79,14 @@ class Player:
             request: redacted and normalised request.
             branch: names of the ancestors of the request's span, below the root.
             borrow: whether the nearest exchange may answer if none is equal.
+            whole: whether the request is all there; if it still comes, the next exchange of its operation answers.
         """
         key = request_digest(kind, name, request)
         with self._lock:
+            if not whole:
+                return self._first(kind, name, branch)
             span = self._next((key, *branch)) or self._next((key, ANY_BRANCH))
+            span = span or self._equivalent(kind, name, request, branch)
             if span is not None:
                 return span
             if not borrow:
@@ -99,22 +114,48 @@ class Player:
                 return span
         return None
 
-    def _nearest(self, kind: str, name: str, request: Mapping[str, Any], branch: tuple[str, ...]) -> Span | None:
+    def _equivalent(self, kind: str, name: str, request: Mapping[str, Any], branch: tuple[str, ...]) -> Span | None:
+        """The first unplayed exchange that differs only in volatile values, of the same branch if there is one."""
+        if self._by_shape is None:  # from the first request that is not equal to a recorded one
+            self._by_shape = {}
+            for (of_kind, operation), spans in self._by_operation.items():
+                for span in spans:
+                    shape = request_digest(of_kind, operation, coarse(self._request_of(span)))
+                    self._by_shape.setdefault(shape, []).append(span)
+        found = self._by_shape.get(request_digest(kind, name, coarse(request)), [])
+        found[:] = [span for span in found if span.span_id in self._unplayed]
+        for span in sorted(found, key=lambda span: self._branches[span.span_id] != branch):
+            golden = self._request_of(span)
+            if canonical(self._volatile.translated(golden, request).value) == canonical(golden):
+                return self._unplayed.pop(span.span_id)
+        return None
+
+    def _request_of(self, span: Span) -> Mapping[str, Any]:
+        assert span.exchange is not None
+        return self._normalise(span.exchange.kind, span.name, span.exchange.request)
+
+    def _first(self, kind: str, name: str, branch: tuple[str, ...]) -> Span | None:
+        candidates = self._candidates(kind, name, branch)
+        return self._unplayed.pop(candidates[0].span_id) if candidates else None
+
+    def _candidates(self, kind: str, name: str, branch: tuple[str, ...]) -> list[Span]:
         candidates = [
             span
             for span in self._by_operation.get((kind, operation_of(kind, name)), [])
             if span.span_id in self._unplayed and span.span_id not in self._borrowed
         ]
         # Another branch is better than none: an instrumentation that only one run had adds ancestors.
-        candidates = [span for span in candidates if self._branches[span.span_id] == branch] or candidates
+        return [span for span in candidates if self._branches[span.span_id] == branch] or candidates
+
+    def _nearest(self, kind: str, name: str, request: Mapping[str, Any], branch: tuple[str, ...]) -> Span | None:
+        candidates = self._candidates(kind, name, branch)
         if len(candidates) < 2:
             return candidates[0] if candidates else None
         wanted = canonical(request)
         return max(candidates, key=lambda span: self._likeness(wanted, span))
 
     def _likeness(self, wanted: bytes, span: Span) -> float:
-        assert span.exchange is not None
-        text = canonical(self._normalise(span.exchange.kind, span.name, span.exchange.request))
+        text = canonical(self._request_of(span))
         shared = _common(wanted, text) + _common(wanted[::-1], text[::-1])
         return shared / max(len(wanted), len(text), 1)
 

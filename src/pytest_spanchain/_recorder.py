@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,19 +19,22 @@ from typing import Any
 from . import _chain, _codec, _store
 from ._model import Header, SpanTree
 from ._redact import Redactor
+from ._volatile import Context
 from .errors import CassetteError, RecordingError
 
 _PACKAGES = {
-    "openai": "openai",
-    "anthropic": "anthropic",
-    "httpx": "httpx",
-    "httpx2": "httpx2",
-    "opentelemetry": "opentelemetry-api",
-    "mcp": "mcp",
-    "pydantic_ai": "pydantic-ai-slim",
-    "langchain_core": "langchain-core",
-    "langgraph": "langgraph",
+    **{name: name for name in ("openai", "anthropic", "mistralai", "cohere", "ollama", "litellm", "boto3")},
+    **{name: name for name in ("httpx", "httpx2", "aiohttp", "requests", "urllib3", "httplib2", "mcp", "fastmcp")},
+    **{name: name for name in ("langgraph", "smolagents", "crewai")},
     "agents": "openai-agents",
+    "google.adk": "google-adk",
+    "google.genai": "google-genai",
+    "grpc": "grpcio",
+    "langchain_core": "langchain-core",
+    "llama_index.core": "llama-index-core",
+    "opentelemetry": "opentelemetry-api",
+    "pydantic_ai": "pydantic-ai-slim",
+    "strands": "strands-agents",
 }
 """Packages whose version belongs to the evidence, by the module that tells that they are in use."""
 
@@ -45,6 +48,7 @@ class Recording:
         eval_id: groups runs of one evaluation.
         mode: record mode of the run.
         scopes: foreign instrumentation scopes that were active.
+        context: what the process knows of itself.
         supersedes: head of the cassette that this one replaces.
         tree: the observed spans, redacted.
         outcome: ``passed`` or ``failed``.
@@ -55,6 +59,7 @@ class Recording:
     eval_id: str
     mode: str
     scopes: frozenset[str]
+    context: Context
     supersedes: str | None
     tree: SpanTree
     outcome: str
@@ -93,11 +98,19 @@ def _header(recording: Recording, redactor: Redactor) -> Header:
             "python": ".".join(platform.python_version_tuple()[:2]),
             "packages": _packages(),
             "scopes": sorted(recording.scopes),
+            "context": recording.context.within(_told(recording.tree)).to_plain(),
         },
         redaction=redactor.rules,
         provenance={"source": "live", "mode": recording.mode},
         supersedes=recording.supersedes,
     )
+
+
+def _told(tree: SpanTree) -> Iterator[tuple[Any, Any]]:
+    """What a context may have supplied, all that is compared with another run's, and what came back."""
+    for span in tree:
+        request, response = (span.exchange.request, span.exchange.response) if span.exchange else (None, None)
+        yield [span.name, span.attributes, span.status_message, span.events, request], response
 
 
 def _read_back(data: bytes, document: Mapping[str, Any]) -> None:

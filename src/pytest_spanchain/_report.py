@@ -40,6 +40,7 @@ def report(
     commands = [("accept", accept), ("look closer", closer)] if verdict.deviations and not verdict.recorded else []
     if verdict.attempts:
         hosts = list(dict.fromkeys(attempt.host for attempt in verdict.attempts))
+        commands.append(("record", "make the function that does it one of the tools, in the marker or the settings"))
         commands.append(("let out", f"allow_hosts={hosts}, in the marker or the settings"))
     lines = _render.report(
         verdict.deviations,

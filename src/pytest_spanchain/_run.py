@@ -14,22 +14,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import _genai, _guard, _otel, _recorder, _store
+from . import _fresh, _genai, _guard, _otel, _recorder, _store
 from ._capture import Capture, OpenSpan
 from ._genai.attributes import TOOL_CALL_ID, TOOL_NAME
 from ._judge import DeviationHook, Judge, Judgement
-from ._model import Attempt, Cassette, Deviation, Exchange, SpanTree
+from ._model import Attempt, Cassette, Deviation, Exchange, Span, SpanTree
 from ._normalise import Normaliser, RequestHook
 from ._ownership import Ownership
 from ._player import Player
 from ._screen import RedactHook, Screen
 from ._settings import RecordMode, Settings
 from ._verdict import Verdict
+from ._volatile import Context, Substitution, Volatile
 from .errors import (
     CassetteError,
     CassetteMissing,
     LiveCallError,
     MissError,
+    OwnershipError,
     RecordingError,
     RunClosedError,
     SpanchainError,
@@ -77,6 +79,10 @@ class Call:
         """Say that what came back cannot be recorded; the agent goes on, the recording fails."""
         self._run.note_error(str(error))
 
+    def asked(self, request: Mapping[str, Any]) -> None:
+        """Say what the whole request was, where it was not all there when the call began."""
+        self._run.asked(self, request)
+
     def drift(self, message: str) -> MissError:
         """Say that the agent asks for more of this answer than was recorded.
 
@@ -111,10 +117,13 @@ class Run:
         self._lock = threading.Lock()
         self._cassette = golden
         self._screen = Screen(settings, hook=hooks.redact, note=self.note_error)
-        self._normaliser = Normaliser(settings.ignore, hook=hooks.normalise)
+        self._normaliser = Normaliser(settings.ignore, hook=hooks.normalise, stack="stack" not in settings.exact)
+        self._then = Context.from_plain(golden.header.recorder.get("context")) if golden else Context()
+        self._volatile = Volatile(self._then, _fresh.context, exact=settings.exact)
+        self._substitutions: dict[tuple[str, Substitution], None] = {}
         self._player = None
         if golden is not None and not self.mode.replaces:
-            self._player = Player(golden, normalise=self._normaliser.request)
+            self._player = Player(golden, normalise=self._normaliser.request, volatile=self._volatile)
         self.records = refusal is None and (self._player is None or self.mode is RecordMode.NEW_EPISODES)
         self.guard = _guard.Guard(
             refuse=self._notice if self.records else self._refuse,
@@ -125,6 +134,7 @@ class Run:
         self._judge = Judge(
             golden,
             normaliser=self._normaliser,
+            volatile=self._volatile,
             ignored_attributes=frozenset(settings.ignore_attributes),
             hook=hooks.deviations,
         )
@@ -136,6 +146,8 @@ class Run:
         self._offered: list[_genai.ToolCall] = []
         self.on_tools: Callable[[tuple[_genai.ToolDeclaration, ...]], None] = lambda declared: None
         """Told of the tools that each model request offers, before it is answered."""
+        self.on_asked: Callable[[tuple[_genai.ToolCall, ...]], None] = lambda calls: None
+        """Told of the tools that each answer asks for, before the agent has read its end."""
         self._live_calls = 0
         self.late: list[str] = []
         """What was refused after the end, whatever became of the error."""
@@ -169,6 +181,7 @@ class Run:
 
     def start(self) -> None:
         """Become active: calls of this process may now belong to this run."""
+        _fresh.watch()
         _otel.listen(_current_capture)
         OWNERSHIP.register(self)
         _guard.arm(self.guard, stray_guard=_stray_guard)
@@ -201,6 +214,7 @@ class Run:
         *,
         attributes: Mapping[str, Any] | None = None,
         span_kind: str = "internal",
+        whole: bool = True,
     ) -> Call:
         """A call reaches a boundary.
 
@@ -210,6 +224,7 @@ class Run:
             request: as in ``_model``; an HTTP request brings its headers as a list of pairs.
             attributes: span attributes known now.
             span_kind: OpenTelemetry's span kind.
+            whole: whether the request is all there; if not, ``Call.asked`` brings it.
 
         Raises:
             MissError: replay has nothing to serve.
@@ -223,12 +238,12 @@ class Run:
         found = dict(attributes or {})
         if kind == "http":
             request = self._screen.http_request(request)
-            body = request["body"] or {}
-            operation = _genai.recognise(method=request["method"], url=request["url"], body=body.get("json"))
+            asked = _genai.content(request["body"])
+            operation = _genai.recognise(method=request["method"], url=request["url"], body=asked)
             if operation is not None:
                 kind, name = "model", operation.name
                 found.update(operation.attributes)
-                if declared := _genai.declared_tools(operation, body.get("json")):
+                if declared := _genai.declared_tools(operation, asked):
                     self.on_tools(declared)
         request = self._screen.request(kind, request)
         if kind == "tool":
@@ -236,7 +251,7 @@ class Run:
         span = self.capture.open(self._screen.text(name), span_kind=span_kind)
         span.attributes = self._screen.attributes(found)
         span.exchange = Exchange(kind, request, None)
-        recorded = self._recorded(kind, span, request)
+        recorded = self._recorded(kind, span, request, whole=whole)
         if recorded is None and not self._runs_in_replay(span):
             with self._lock:
                 self._live_calls += 1
@@ -263,8 +278,11 @@ class Run:
         found = dict(attributes)
         if operation is not None:
             found.update(_genai.describe_response(operation, response))
+            calls = _genai.tool_calls(operation, response)
             with self._lock:
-                self._offered.extend(_genai.tool_calls(operation, response))
+                self._offered.extend(calls)
+            if calls:
+                self.on_asked(calls)
         error = _error_of(response)
         if error is not None:
             span.status, span.status_message = "error", error[1]
@@ -273,6 +291,15 @@ class Run:
         self.capture.close(span)
         with self._lock:
             self._in_flight.pop(span.span_id, None)
+
+    def asked(self, call: Call, request: Mapping[str, Any]) -> None:
+        """A request is all there; see ``Call.asked``."""
+        exchange = call.span.exchange
+        assert exchange is not None
+        request = self._screen.request(exchange.kind, self._screen.http_request(request))
+        if call.span.graft is not None:
+            request = self._translated(call.span, call.span.graft[1], request)
+        call.span.exchange = replace(exchange, request=request)
 
     def inside(self, *kinds: str) -> bool:
         """Whether the calling context is inside a call of one of these kinds that has yet to end."""
@@ -288,6 +315,12 @@ class Run:
         """What the model has asked of a tool, and nobody has done yet."""
         with self._lock:
             return tuple(call for call in self._offered if call.name == name)
+
+    @property
+    def undone(self) -> tuple[_genai.ToolCall, ...]:
+        """What the model has asked for, and nobody has done yet."""
+        with self._lock:
+            return tuple(self._offered)
 
     def note(self, text: str) -> None:
         """Remember what the reader should know, whatever becomes of the run; each thing once."""
@@ -356,6 +389,7 @@ class Run:
             attempts=tuple(self._attempts),
             errors=tuple(dict.fromkeys(self._all_errors(judged))),
             notes=tuple(self._notes_on(judged)),
+            substitutions=tuple(dict.fromkeys((*self._substitutions, *judged.substitutions))),
             replayed=self.replays,
             live_calls=self._live_calls + len(self._attempts),
             ignored_attributes=frozenset(self.settings.ignore_attributes),
@@ -386,6 +420,8 @@ class Run:
             eval_id=self.settings.eval_id,
             mode=self.mode.value,
             scopes=self.capture.scopes,
+            # What was served of the old recording was supplied by the old context.
+            context=_fresh.context().joined(self._then) if self.replays else _fresh.context(),
             supersedes=self._cassette.head if self._cassette else None,
             tree=tree,
             outcome="passed" if passed else "failed",
@@ -415,23 +451,37 @@ class Run:
         if not any(deviation.failing for deviation in judged.deviations):
             yield from self._misses  # no deviation shows them: they fail the run in their own words
 
-    def _recorded(self, kind: str, span: OpenSpan, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def _recorded(
+        self, kind: str, span: OpenSpan, request: Mapping[str, Any], *, whole: bool
+    ) -> Mapping[str, Any] | None:
         if self._player is None:
             return None
         wanted = self._normaliser.request(kind, span.name, request)
-        served = self._player.find(kind, span.name, wanted, branch=self.capture.branch(span), borrow=not self.records)
+        served = self._player.find(
+            kind, span.name, wanted, branch=self.capture.branch(span), borrow=not self.records, whole=whole
+        )
         if served is None and self.records:
             return None
         if served is None:
             span.status, span.status_message = "error", "not recorded"
             self.capture.close(span)
             raise self.miss(f"nothing recorded for {span.name}")
+        assert served.exchange is not None
+        span.exchange = Exchange(kind, self._translated(span, served, request), None)
         if self._runs_in_replay(span):
             return None
         self._player.skip_below(served)
         span.graft = (self._player.cassette.tree, served)
-        assert served.exchange is not None
         return served.exchange.response or UNANSWERED
+
+    def _translated(self, span: OpenSpan, served: Span, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert served.exchange is not None
+        translation = self._volatile.translated(served.exchange.request, request)
+        self._volatile.settle(translation.made)
+        with self._lock:
+            self._substitutions.update({(span.name, made): None for made in translation.made})
+        found: Mapping[str, Any] = translation.value
+        return found
 
     def _runs_in_replay(self, span: OpenSpan) -> bool:
         """Whether a call is a tool's that is to run for real although it is recorded."""
@@ -447,13 +497,15 @@ class Run:
             if found is None:
                 return {}
             self._offered.remove(found)
-        return {TOOL_CALL_ID: found.id}
+        return {TOOL_CALL_ID: found.id} if found.id else {}
 
     def _notice(self, attempt: Attempt) -> None:
         """While recording: what leaves the process elsewhere than at a boundary will be refused in replay."""
         if not (_guard.is_telemetry(attempt.host, attempt.port) or self.capture.enclosing()):
+            # Once for each function: a line that sends on a connection says no more than the one that made it.
+            file, _, rest = attempt.site.rpartition(":")
             with self._lock:
-                self._unrecorded.setdefault(attempt.site, attempt)
+                self._unrecorded.setdefault(f"{attempt.target} {file} {rest.partition(' ')[2]}", attempt)
 
     def _refuse(self, attempt: Attempt) -> Exception:
         if self.closed:
@@ -464,8 +516,8 @@ class Run:
             with self._lock:
                 self._attempts.append(attempt)
         return LiveCallError(
-            f"replay does not let anything out: {attempt.target} was contacted at {attempt.site}"
-            f" (allow it with allow_hosts=[{attempt.host!r}])"
+            f"replay does not let anything out: {attempt.target} was contacted at {attempt.site}. Make the function"
+            f" that does it one of the tools, and it is recorded; or let it out with allow_hosts=[{attempt.host!r}]"
         )
 
 
@@ -491,6 +543,10 @@ def current_run() -> Run | None:
         if run is None:
             raise
         raise run.too_late(str(error)) from None
+    except OwnershipError as error:
+        for run in OWNERSHIP.active:  # it may be the call of any: none of them may become a cassette without it
+            (run.note_error if run.records else run.note)(str(error))
+        raise
 
 
 def _current_capture() -> Capture | None:

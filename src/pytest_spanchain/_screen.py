@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import _genai, _rules
+from . import _eventstream, _genai, _rules
 from ._layout import LayoutError, order_of, relayout
 from ._model import OWN_SCOPE, Span, SpanTree
 from ._redact import Redactor
@@ -70,13 +70,23 @@ class Screen:
         """
         if kind != "tool":
             body = response["body"]
-            if body is not None and "chunks" in body and "text" in body:
-                text, chunks = self.redactor.stream(body["text"], body["chunks"])
-                message = _genai.assemble(operation, text)
-                body = {**body, "text": text, "chunks": list(chunks), "message": message}
+            if body is not None and "chunks" in body:
+                body = self._streamed(operation, body)
             headers = self.redactor.response_headers(response["headers"])
             response = {**response, "headers": headers, "body": body}
         return self._part(kind, response, fault=response_fault)
+
+    def _streamed(self, operation: _genai.Operation | None, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "text" in body:
+            text, chunks = self.redactor.stream(body["text"], body["chunks"])
+            return {**body, "text": text, "chunks": list(chunks), "message": _genai.assemble(operation, text)}
+        frames = _eventstream.text_of(body)
+        if frames is None:
+            return body
+        text, _ = self.redactor.stream(frames, ())
+        # What cannot be put back stays as it is: the search of the packed bytes refuses it.
+        edited = body if text == frames else _eventstream.with_text(body, text) or body
+        return {**edited, "message": _genai.assemble(operation, text)}
 
     def tree(self, tree: SpanTree) -> SpanTree:
         """A tree whose foreign spans are redacted; ours were when they were made."""

@@ -88,12 +88,15 @@ class Strand:
 
 
 class _Thread(threading.local):
-    """The calling thread: a mark that no other thread ever has, its strand, and whether it takes in other jobs."""
+    """The calling thread: a mark that no other thread ever has, its strand, and whether it takes in other jobs.
+
+    ``serves`` is ``None`` where nobody has said so: in threads that were not seen to start.
+    """
 
     def __init__(self) -> None:
         self.mark = object()
         self.strand: Strand | None = None
-        self.serves = False
+        self.serves: bool | None = None
 
 
 _ROOT = Strand(None, (), time.time_ns())
@@ -182,9 +185,12 @@ def _of_context(mark: object, strand: Strand) -> Strand:
     if mark is _here.mark:
         return strand
     mine = _here.strand
-    # The thread or pool job that was started for this very job has its place, which no schedule changes.
+    # A pool job that runs copies of contexts which its ancestors made (langgraph's do) is itself all the while.
+    if mine is not None and _here.serves is False and any(one is strand for one in mine.lineage()[:-1]):
+        return mine
+    # The thread that was started for this very job has its place, which no schedule changes.
     if mine is not None and mine.parent is strand and mine.claim():
-        return mine.as_job() if _here.serves else mine
+        return mine.as_job()
     return strand.spawn(ends_unseen=True)
 
 

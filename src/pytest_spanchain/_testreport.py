@@ -5,13 +5,20 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from . import _options
+from . import _options, _session
 from ._items import MARKER, command
+from .errors import CassetteError, LiveCallError, MissError, RunClosedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     import pytest
 
     from ._run import Run
+    from ._verdict import Verdict
+
+WORKER_KEY = "spanchain_counts"
+"""What an xdist worker says at its end."""
 
 
 def lines(item: pytest.Item, run: Run, *, color: bool = False) -> list[str]:
@@ -48,10 +55,14 @@ def colour(item: pytest.Item, run: Run, report: pytest.TestReport) -> None:
         report.longrepr = _Words("\n".join(plain), colored="\n".join(colored))  # type: ignore[assignment]
 
 
-def counts(item: pytest.Item, run: Run, *, skipped: bool) -> dict[str, Any]:
-    """What the session line counts of one test: it was replayed, recorded, or neither."""
-    verdict = run.verdict
-    assert verdict is not None
+def counts(verdict: Verdict, *, skipped: bool, told: Callable[[], list[str]]) -> dict[str, Any]:
+    """What the session line counts of one run: it was replayed, recorded, or neither.
+
+    Args:
+        verdict: what it came to.
+        skipped: whether its test was.
+        told: what a re-recording changed, in words.
+    """
     changed = verdict.recorded and (verdict.deviations or verdict.notes)
     replayed = verdict.compared and not skipped
     return {
@@ -59,9 +70,28 @@ def counts(item: pytest.Item, run: Run, *, skipped: bool) -> dict[str, Any]:
         "recorded": int(verdict.recorded),
         "live": verdict.live_calls,
         "unverified": int(not (replayed or verdict.recorded)),
-        "changes": "\n".join(lines(item, run)) if changed else "",
+        "changes": "\n".join(told()) if changed else "",
         "notes": [] if changed else list(verdict.notes),
+        "test": True,
     }
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether something failed because of what the run did to it: then the report says it better than a traceback.
+
+    A failed assertion is the test's own word, whatever led to it.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen and not isinstance(current, AssertionError):
+        if isinstance(current, (MissError, LiveCallError, RunClosedError, CassetteError)):
+            return True
+        inner = getattr(current, "exceptions", None)
+        if isinstance(inner, tuple) and inner:  # a group of exceptions, as task groups raise them
+            return all(is_ours(one) for one in inner)
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return False
 
 
 class _Words:
@@ -81,36 +111,50 @@ class _Words:
 
 
 class SessionLine:
-    """Adds up the tests of a session, whichever process they ran in, and says so at its end.
+    """Adds up the runs of a session, whichever process they ran in, and says so at its end.
 
     Args:
         config: the pytest config.
         marker: our own line about the marker.
+        session: what happens beside the tests of this process.
     """
 
-    def __init__(self, config: pytest.Config, *, marker: str) -> None:
+    def __init__(self, config: pytest.Config, *, marker: str, session: _session.Session) -> None:
         self._config = config
         self._marker = marker
-        self._counts = {"replayed": 0, "recorded": 0, "live": 0, "unverified": 0}
+        self._session = session
+        self._counts = dict.fromkeys(_session.COUNTED, 0)
         self._changes: list[str] = []
         self._notes: dict[str, int] = {}
+        self._remarks: dict[str, None] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a test once; an attempt that is run again only counts what it cost."""
-        counts = getattr(report, "spanchain", None)
-        if counts is None:
-            return
+        for counts in getattr(report, "spanchain", ()):
+            self._add(counts, again=str(report.outcome) == "rerun" and counts["test"])
+
+    def add_worker(self, output: Mapping[str, Any]) -> None:
+        """Add what an xdist worker had left to say when its last test had been reported."""
+        for counts in output.get(WORKER_KEY, ()):
+            self._add(counts)
+
+    def _add(self, counts: dict[str, Any], *, again: bool = False) -> None:
         for name in self._counts:
-            if name == "live" or str(report.outcome) != "rerun":
+            if name == "live" or not again:
                 self._counts[name] += counts[name]
         if counts["changes"]:
             self._changes.append(counts["changes"])
         for note in counts["notes"]:
-            self._notes[note] = self._notes.get(note, 0) + 1
+            if counts["test"]:
+                self._notes[note] = self._notes.get(note, 0) + 1
+            else:
+                self._remarks[note] = None
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """What re-recordings changed, who else reacts to our marker, and one line a session."""
-        if not any(self._counts.values()):
+        for counts in self._session.take(over=True):
+            self._add(counts)
+        if not (any(self._counts.values()) or self._remarks):
             return
         for line in (*self._changes, *self._rivals(), *self._once()):
             terminalreporter.write_line(line)
@@ -118,8 +162,9 @@ class SessionLine:
         terminalreporter.write_line(f"spanchain: {counted}")
 
     def _once(self) -> list[str]:
-        """What the reader should know of tests that passed, each thing once."""
-        return [f"spanchain: in {count} test{'s' if count > 1 else ''}: {note}" for note, count in self._notes.items()]
+        """What the reader should know of tests that passed, and of what happened beside them, each thing once."""
+        tests = [f"spanchain: in {count} test{'s' if count > 1 else ''}: {note}" for note, count in self._notes.items()]
+        return tests + [f"spanchain: {remark}" for remark in self._remarks]
 
     def _rivals(self) -> list[str]:
         """Here and not at collection, which an xdist controller leaves to its workers."""

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from . import boundaries
+from . import _session, _testreport, boundaries
+from ._options import OPTION, under_ci
 from ._report import report
 from ._run import open_run
-from ._settings import resolve
+from ._settings import Settings, resolve
 from ._trace import CassetteHandle
 from ._verdict import Verdict
 from .boundaries.tools import tool
@@ -23,7 +24,9 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
 
     Args:
         path: the cassette file.
-        mode: ``none`` (default), ``once``, ``new_episodes``, ``all`` or ``rewrite``.
+        mode: ``none``, ``once``, ``new_episodes``, ``all`` or ``rewrite``. By default, that of the pytest session in
+            which this runs: what its command line says, or else its ini file, under CI the command line only; without
+            pytest, ``none``.
         name: what the cassette says it belongs to; the file's name by default.
         tools, run, ignore, ignore_attributes, allow_hosts, redact, exact, eval_id: as in ``@pytest.mark.cassette``.
 
@@ -42,7 +45,7 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
         self,
         path: str | Path,
         *,
-        mode: str = "none",
+        mode: str | None = None,
         name: str | None = None,
         tools: Sequence[Any] | str = (),
         run: Sequence[str] = (),
@@ -56,7 +59,6 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
         self._path = Path(path)
         self._name = name or self._path.name
         given: dict[str, Any] = {
-            "mode": mode,
             "tools": tools,
             "run": run,
             "ignore": ignore,
@@ -66,13 +68,26 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
             "exact": exact,
             **({"eval_id": eval_id} if eval_id else {}),
         }
-        self._settings = resolve(marker=given, cli_mode=None, fixture={}, ini={}, ci=False)
+        self._session = _session.current()
+        self._settings = self._resolved(given, mode)
+        self._command = f"pytest {OPTION}=" if mode is None and self._session is not None else ""
         self._stack = ExitStack()
         self.verdict: Verdict | None = None
 
+    def _resolved(self, given: dict[str, Any], mode: str | None) -> Settings:
+        if mode is not None or self._session is None:
+            said = {} if mode is None else {"mode": mode}
+            return resolve(marker={**given, **said}, cli_mode=None, fixture={}, ini={}, ci=False)
+        typed, committed = self._session.said.typed, self._session.said.committed
+        ini = {"mode": committed} if committed else {}
+        return resolve(marker=given, cli_mode=typed, fixture={}, ini=ini, ci=under_ci())
+
     def __enter__(self) -> CassetteHandle:
-        self._run = open_run(nodeid=self._name, path=self._path, settings=self._settings)
+        __tracebackhide__ = True
+        command = self._command and f"{self._command}once"
+        self._run = open_run(nodeid=self._name, path=self._path, settings=self._settings, command=command)
         if self._run.refusal is not None:
+            self._judge(passed=False)
             raise self._run.refusal
         self._stack.enter_context(boundaries.around(self._run))
         self._stack.enter_context(self._run.entered())
@@ -81,18 +96,32 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        __tracebackhide__ = True
         self._stack.close()
-        self.verdict = self._run.close(passed=error is None)
-        if error is not None or not self.verdict.failing:
+        verdict = self._judge(passed=error is None)
+        if error is not None or not verdict.failing:
             return
-        lines = report(self.verdict, accept="use mode='rewrite' once", closer="cassette.deviations")
-        text = "\n".join(lines)
-        raise RecordingError(text) if self.verdict.errors and not self.verdict.compared else DeviationError(text)
+        text = "\n".join(self._lines(verdict))
+        raise RecordingError(text) if verdict.errors and not verdict.compared else DeviationError(text)
+
+    def _judge(self, *, passed: bool) -> Verdict:
+        verdict = self.verdict = self._run.close(passed=passed)
+        if self._session is not None:
+            told = _testreport.counts(verdict, skipped=False, told=lambda: self._lines(verdict))
+            self._session.count({**told, "notes": [f"{self._path}: {note}" for note in told["notes"]], "test": False})
+            self._session.watch(self._run.late)
+        return verdict
+
+    def _lines(self, verdict: Verdict) -> list[str]:
+        accept = self._command and f"{self._command}rewrite"
+        return report(verdict, accept=accept or "use mode='rewrite' once", closer="cassette.deviations")
 
     async def __aenter__(self) -> CassetteHandle:
+        __tracebackhide__ = True
         return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        __tracebackhide__ = True
         self.__exit__(kind, error, traceback)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ._model import Attempt, Deviation, SpanTree
 from ._settings import RecordMode
+from ._volatile import Substitution
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Verdict:
         attempts: refused attempts to leave the process.
         errors: what else fails the run, e.g. a value that cannot be recorded.
         notes: what the reader should know.
+        substitutions: volatile values that differed and were not compared, each with the name of its span.
         replayed: whether recorded answers were served.
         recorded: whether a cassette was written.
         live_calls: exchanges that really happened, and attempts at it.
@@ -39,6 +41,7 @@ class Verdict:
     attempts: tuple[Attempt, ...] = ()
     errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    substitutions: tuple[tuple[str, Substitution], ...] = ()
     replayed: bool = False
     recorded: bool = False
     live_calls: int = 0

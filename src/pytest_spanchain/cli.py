@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from . import _store
+from ._model import Cassette
+from ._volatile import Context, occurrences
 from .errors import CassetteError, CassetteMissing, CassetteUnreadable
 
 CLEAN, FAILS, USAGE, UNREADABLE = 0, 1, 2, 3
@@ -186,7 +188,24 @@ def _show(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int
     print(escape(f"recorded {header.recorded_at} (claimed), {len(cassette.tree)} spans, head {cassette.head}"))
     for line in _render.tree(cassette.tree, color=sys.stdout.isatty()):
         print(line)
+    for line in _volatile_values(cassette):
+        print(escape(line))
     return CLEAN
+
+
+def _volatile_values(cassette: Cassette) -> Iterator[str]:
+    """What the recorded run's own context supplied, and where: another run's own is as good."""
+    context = Context.from_plain(cassette.header.recorder.get("context"))
+    found: dict[tuple[str, str], list[str]] = {}
+    for span in cassette.tree:
+        request = span.exchange.request if span.exchange else {}
+        for one in occurrences(context, request):
+            found.setdefault((one.kind, one.golden), []).append(f"{span.name}: request.{one.path}")
+    if found:
+        yield "volatile values (what a later run's own context supplies is as good):"
+    for (kind, text), places in sorted(found.items()):
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        yield f"  {kind}: {text} in {places[0]}{more}"
 
 
 def _diff(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

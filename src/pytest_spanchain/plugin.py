@@ -4,28 +4,31 @@ Invariants:
 
 * a test has one outcome: the verdict is given in the call phase, and a body that failed first keeps its own failure;
 * a cassette is written only when every other plugin has had its word on the outcome, and the outcome is a pass;
-* nothing heavy is imported before the first marked test runs, and unmarked tests get no fixture.
+* nothing heavy is imported before the first marked test runs, or a fixture that such a test asks for and that outlives
+  it; and unmarked tests get no fixture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from . import _items, _options, _settings, _testreport
-from .errors import CassetteError, LiveCallError, MissError, RunClosedError, UsageError
+from . import _async, _fresh, _items, _options, _session, _settings, _testreport
+from .errors import UsageError
 
 if TYPE_CHECKING:
+    from ._aftermath import Aftermath
     from ._run import Run
     from ._trace import CassetteHandle
     from ._verdict import Verdict
 
 FIXTURE_PLUGIN = "spanchain-cassette-fixture"
+LINE_PLUGIN = "spanchain-session-line"
 
 
 @dataclass(eq=False)
@@ -40,6 +43,7 @@ class Active:
         subtests_passed: whether no sub-test has failed.
         suspended: whether a fixture is being set up that outlives the test; it may ask for others meanwhile.
         failure: the failure that says why the run fails.
+        aftermath: of a recording whose verdict is given.
     """
 
     run: Run
@@ -49,12 +53,20 @@ class Active:
     subtests_passed: bool = True
     suspended: bool = False
     failure: BaseException | None = None
+    aftermath: Aftermath | None = None
+
+    def entered(self) -> AbstractContextManager[None]:
+        """Make the calling context part of the run, or of what comes after it."""
+        return self.run.entered() if self.aftermath is None else self.aftermath.entered()
 
 
 ACTIVE = pytest.StashKey[Active]()
 SETUP = pytest.StashKey[ExitStack]()
 CURRENT_ITEM = pytest.StashKey["pytest.Item | None"]()
 SAID = pytest.StashKey[_options.Said]()
+SESSION = pytest.StashKey[_session.Session]()
+NOTES = pytest.StashKey[list[str]]()
+ISOLATED = "make its class an IsolatedAsyncioTestCase"
 
 
 # --- options -----------------------------------------------------------------------------------------------------
@@ -84,14 +96,17 @@ def pytest_configure(config: pytest.Config) -> None:
     what = "record model and tool I/O of this test once, replay it, compare the span tree"
     marker = f"{_items.MARKER}({names}): {what}"
     config.addinivalue_line("markers", marker)
+    _fresh.watch_makers()
     config.stash[CURRENT_ITEM] = None
     try:
         _options.check_ini(config)
         config.stash[SAID] = _options.said(config)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
+    session = config.stash[SESSION] = _session.begin(config.stash[SAID])
+    config.add_cleanup(lambda: _session.end(session))
     plugins = config.pluginmanager
-    plugins.register(_testreport.SessionLine(config, marker=marker), "spanchain-session-line")
+    plugins.register(_testreport.SessionLine(config, marker=marker, session=session), LINE_PLUGIN)
     namesakes = [getattr(plugin, _items.MARKER, None) for plugin in plugins.get_plugins()]
     if all(found is None or isinstance(found, ModuleType) for found in namesakes):
         plugins.register(_CassetteFixture(), FIXTURE_PLUGIN)
@@ -104,13 +119,31 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput[_options.WORKER_KEY] = [said.typed, said.committed]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear the last of an xdist worker."""
+    node.config.pluginmanager.get_plugin(LINE_PLUGIN).add_worker(getattr(node, "workeroutput", {}))
+
+
 # --- collection --------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class) -> Generator[None, object, object]:
+    """Mark async tests for pytest-asyncio, which looks at them after us, where nobody else would run them."""
+    made = yield
+    for item in made if isinstance(made, list) else [made]:
+        if isinstance(item, pytest.Function) and _items.is_marked(item) and _async.wants_asyncio(item):
+            item.add_marker("asyncio")
+    return made
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse wrong settings and two tests on one cassette, before anything runs."""
-    problems = "\n".join(_items.problems(filter(_items.is_marked, items), said=config.stash[SAID]))
+    marked = [item for item in items if _items.is_marked(item)]
+    config.stash[SESSION].wanted = frozenset(name for item in marked for name in getattr(item, "fixturenames", ()))
+    problems = "\n".join(_items.problems(marked, said=config.stash[SAID]))
     if problems and not hasattr(config, "workerinput"):
         raise pytest.UsageError(problems)
     if problems:
@@ -157,28 +190,70 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
             return (yield)
         except Exception as error:
             active = item.stash.get(ACTIVE, None)
-            if active is not None and _is_ours(error):
+            beside = any(error is one for one in item.config.stash[SESSION].errors)
+            if active is not None and _testreport.is_ours(error) and not beside:
                 _judge(item, active, passed=False)
                 _fail(item, active)
             raise
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
 ) -> Generator[None, object, object]:
     """What outlives the test is not part of its run, whichever test happens to come first."""
     item = request.config.stash[CURRENT_ITEM]
     active = item.stash.get(ACTIVE, None) if item is not None else None
-    # Not the fixture's scope: outside of a class, one of class scope lives as long as the test.
-    if active is None or active.suspended or request.node is item or active.run.closed:
-        return (yield)
+    with ExitStack() as context:
+        # Not the fixture's scope: outside of a class, one of class scope lives as long as the test.
+        if not isinstance(request.node, pytest.Item):
+            context.enter_context(_watched(fixturedef, request))
+            if active is not None and not active.suspended and not active.run.closed:
+                context.enter_context(_suspended(active))
+        elif active is not None and _async.is_async(fixturedef.func) and "anyio_backend" in request.fixturenames:
+            context.enter_context(_async.fixture_in(fixturedef, request.instance, active.entered))
+        value = yield
+    _fresh.saw_fixture(fixturedef.argname, value)
+    return value
+
+
+@contextmanager
+def _suspended(active: Active) -> Iterator[None]:
     active.suspended = True
     try:
         with active.run.suspended():
-            return (yield)
+            yield
     finally:
         active.suspended = False
+
+
+@contextmanager
+def _watched(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Iterator[None]:
+    """Count what a fixture that outlives tests asks of the world, now and when it is torn down."""
+    session, name = request.config.stash[SESSION], fixturedef.argname
+    if name not in session.wanted and request.config.stash[CURRENT_ITEM] is None:
+        yield  # no marked test asks for it
+        return
+    from . import boundaries
+
+    boundaries.install()
+    fixturedef.addfinalizer(lambda: session.leave(name))  # the first, so it runs after the fixture's own
+    session.enter(name)
+    try:
+        yield
+    except Exception as error:
+        if _testreport.is_ours(error):
+            session.errors.append(error)
+        raise
+    finally:
+        session.leave(name)
+    fixturedef.addfinalizer(lambda: session.enter(name))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an async test that nobody else runs."""
+    return (_items.is_marked(pyfuncitem) and _async.runs_alone(pyfuncitem)) or None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -186,15 +261,19 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Run the body in the run, then judge a replay here; a recording is judged with the test's report."""
     if not _items.is_marked(item):
         return (yield)
+    if _async.is_never_awaited(item):
+        pytest.fail(
+            f"spanchain: {item.nodeid} is async, which unittest.TestCase does not run: {ISOLATED}", pytrace=False
+        )
     active = item.stash.get(ACTIVE, None) or _start(item, {})  # an item without fixtures, e.g. of another plugin
     run = active.run
     try:
         if run.refusal is not None:
             _fail(item, active)
-        with run.entered():
+        with run.entered(), _async.body_in(item, run.entered):
             result = yield
     except Exception as error:
-        if not run.records and _is_ours(error) and _judge(item, active, passed=False).failing:
+        if not run.records and _testreport.is_ours(error) and _judge(item, active, passed=False).failing:
             _fail(item, active)
         raise
     finally:
@@ -211,11 +290,24 @@ def pytest_runtest_makereport(
     """The last word on a run, after xfail, unittest and whoever else has changed the outcome."""
     report = yield
     active = item.stash.get(ACTIVE, None)
-    if active is None or call.when == "teardown" or (call.when == "setup" and not report.failed):
-        return report
-    if call.when == "call" and not active.body_over:  # the report of a sub-test
+    if active is not None and call.when == "call" and not active.body_over:  # the report of a sub-test
         active.subtests_passed = active.subtests_passed and not report.failed
         return report
+    counts = item.config.stash[SESSION].take()
+    if notes := item.stash.get(NOTES, []):
+        counts.append(_session.counts(notes=notes, test=True))
+        del item.stash[NOTES]
+    if active is not None and (call.when == "call" or (call.when == "setup" and report.failed)):
+        counts.append(_last_word(item, active, call, report))
+    if counts:  # extra attributes travel with the report from an xdist worker to the controller
+        vars(report)["spanchain"] = counts
+    return report
+
+
+def _last_word(
+    item: pytest.Item, active: Active, call: pytest.CallInfo[None], report: pytest.TestReport
+) -> dict[str, Any]:
+    """Judge a run, and let the report say so."""
     skipped = report.skipped and not hasattr(report, "wasxfail")
     verdict = _judge(item, active, passed=report.passed and active.subtests_passed, keep=not skipped)
     if report.failed and call.excinfo is not None and call.excinfo.value is active.failure:
@@ -227,9 +319,7 @@ def pytest_runtest_makereport(
         _testreport.add_section(report, "\n".join(_testreport.lines(item, active.run)))
     elif report.failed and verdict.aside is not None:
         _testreport.add_section(report, f"the recording was kept at {verdict.aside}")
-    # Extra attributes travel with the report from an xdist worker to the controller.
-    vars(report)["spanchain"] = _testreport.counts(item, active.run, skipped=skipped)
-    return report
+    return _testreport.counts(verdict, skipped=skipped, told=lambda: _testreport.lines(item, active.run))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -237,20 +327,29 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     """A run whose body never ran ends here; what was refused too late for the verdict is told here."""
     active = item.stash.get(ACTIVE, None)
     result = yield from _torn_down(item)
-    if active is not None and active.run.late:  # refused, and swallowed
+    if active is None:
+        return result
+    item.config.stash[SESSION].watch(active.run.late)
+    if active.run.late:  # refused, and swallowed
         pytest.fail("\n".join(f"spanchain: {text}" for text in dict.fromkeys(active.run.late)), pytrace=False)
     return result
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    """An interrupt leaves a test without teardown; pytest makes up for it here."""
-    item = session.config.stash.get(CURRENT_ITEM, None)
-    return (yield) if item is None else (yield from _torn_down(item))
+    """An interrupt leaves a test without teardown; pytest makes up for it here. An xdist worker says what is left."""
+    config = session.config
+    item = config.stash.get(CURRENT_ITEM, None)
+    try:
+        return (yield) if item is None else (yield from _torn_down(item))
+    finally:
+        output = getattr(config, "workeroutput", None)
+        if output is not None:
+            output[_testreport.WORKER_KEY] = config.stash[SESSION].take(over=True)
 
 
 def _torn_down(item: pytest.Item) -> Generator[None, object, object]:
-    """The teardown of a test's own fixtures, around which a replay lets nothing out."""
+    """The teardown of a test's own fixtures, around which a replay lets nothing out, and a recording takes note."""
     active = item.stash.get(ACTIVE, None)
     if active is None:
         return (yield)
@@ -259,9 +358,17 @@ def _torn_down(item: pytest.Item) -> Generator[None, object, object]:
         active.context = context
         if not active.run.records:
             context.enter_context(active.run.entered())  # of a closed run: calls are refused
+        else:
+            from ._aftermath import Aftermath
+
+            active.aftermath = Aftermath(active.run)
+            context.enter_context(active.aftermath.noticed())
         del item.stash[ACTIVE]
         item.config.stash[CURRENT_ITEM] = None
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            item.stash[NOTES] = active.aftermath.notes if active.aftermath else []
 
 
 def _start(item: pytest.Item, fixture: object) -> Active:
@@ -311,24 +418,6 @@ def _fail(item: pytest.Item, active: Active) -> NoReturn:
     except pytest.fail.Exception as failure:
         active.failure = failure
         raise failure from None  # the report says what led to it
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether something failed because of what the run did to it: then the report says it better than a traceback.
-
-    A failed assertion is the test's own word, whatever led to it.
-    """
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen and not isinstance(current, AssertionError):
-        if isinstance(current, (MissError, LiveCallError, RunClosedError, CassetteError)):
-            return True
-        inner = getattr(current, "exceptions", None)
-        if isinstance(inner, tuple) and inner:  # a group of exceptions, as task groups raise them
-            return all(_is_ours(one) for one in inner)
-        seen.add(id(current))
-        current = current.__cause__ or current.__context__
-    return False
 
 
 def pytest_assertrepr_compare(config: pytest.Config, op: str, left: object, right: object) -> list[str] | None:

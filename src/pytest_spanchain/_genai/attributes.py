@@ -1,4 +1,4 @@
-"""Bodies of model APIs as attributes of OpenTelemetry's GenAI semantic conventions.
+"""Names of OpenTelemetry's GenAI semantic conventions, and how a field of a JSON body becomes a value of one.
 
 Invariant: a value of another type than the conventions give is left out, so that no attribute ever changes its type.
 
@@ -7,15 +7,14 @@ Source: the ``gen_ai``, ``openai``, ``server`` and ``error`` registries of opent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .. import _sse
-
-CHAT, RESPONSES, EMBEDDINGS, MESSAGES = "openai.chat", "openai.responses", "openai.embeddings", "anthropic.messages"
+from .api import Event, first, text_or_none
 
 OPERATION_NAME = "gen_ai.operation.name"
 PROVIDER_NAME = "gen_ai.provider.name"
+AGENT_ID = "gen_ai.agent.id"
 CONVERSATION_ID = "gen_ai.conversation.id"
 OUTPUT_TYPE = "gen_ai.output.type"
 DIMENSION_COUNT = "gen_ai.embeddings.dimension.count"
@@ -70,174 +69,134 @@ _PROVIDERS = (
     (".ml.cloud.ibm.com", "ibm.watsonx.ai"),
 )
 
-
-def deployment(path: str) -> str:
-    """Azure puts the model into the path: ``/openai/deployments/NAME/chat/completions``."""
-    parts = path.split("/")
-    return parts[parts.index("deployments") + 1] if "deployments" in parts[:-1] else ""
+Reader = Callable[[Any], Any]
+Fields = Iterable[tuple[str, tuple[str, ...], Reader]]
+"""Attribute, the members of which the first present one counts, and how to read it."""
 
 
-def provider(host: str, api: str) -> str:
-    """The provider by the host; a host that is nobody's is named after the dialect that it speaks."""
+def provider(host: str) -> str | None:
+    """The provider by the host; ``None`` if the host is nobody's."""
     for end, name in _PROVIDERS:
         if host == end or host.endswith(end if end.startswith(".") else f".{end}"):
             return name
         if host.endswith(f"-{end}"):  # us-central1-aiplatform.googleapis.com
             return name
-    return "anthropic" if api == MESSAGES else "openai"
+    return None
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
+    """The value if it is a number."""
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _integer(value: Any) -> Any:
+def integer(value: Any) -> Any:
+    """The value if it is an integer."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def text_or_none(value: Any) -> Any:
-    """The value if it is a text with content."""
-    return value if isinstance(value, str) and value else None
-
-
-def _texts(value: Any) -> Any:
+def texts(value: Any) -> Any:
+    """The value as a list of texts, if it is one, or one text."""
     if isinstance(value, str):
         return [value]
     return list(value) if isinstance(value, list) and value and all(isinstance(item, str) for item in value) else None
 
 
-# Attribute -> body fields, the first present one counts; how to read it.
-_REQUEST_FIELDS: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
-    (REQUEST_TEMPERATURE, ("temperature",), _number),
-    (REQUEST_TOP_P, ("top_p",), _number),
-    (REQUEST_TOP_K, ("top_k",), _number),
-    (REQUEST_MAX_TOKENS, ("max_completion_tokens", "max_output_tokens", "max_tokens"), _integer),
-    (REQUEST_STOP_SEQUENCES, ("stop_sequences", "stop"), _texts),
-    (REQUEST_SEED, ("seed",), _integer),
-    (REQUEST_FREQUENCY_PENALTY, ("frequency_penalty",), _number),
-    (REQUEST_PRESENCE_PENALTY, ("presence_penalty",), _number),
+def several(value: Any) -> Any:
+    """The value if it is a count other than one: the conventions leave the usual one choice out."""
+    return value if integer(value) not in (None, 1) else None
+
+
+def true(value: Any) -> Any:
+    """The value if it is ``true``; not asking for something is no attribute."""
+    return True if value is True else None
+
+
+SAMPLING: Fields = (
+    (REQUEST_TEMPERATURE, ("temperature",), number),
+    (REQUEST_TOP_P, ("top_p",), number),
+    (REQUEST_TOP_K, ("top_k",), number),
+    (REQUEST_MAX_TOKENS, ("max_completion_tokens", "max_output_tokens", "max_tokens"), integer),
+    (REQUEST_STOP_SEQUENCES, ("stop_sequences", "stop"), texts),
+    (REQUEST_SEED, ("seed", "random_seed"), integer),
+    (REQUEST_FREQUENCY_PENALTY, ("frequency_penalty",), number),
+    (REQUEST_PRESENCE_PENALTY, ("presence_penalty",), number),
+    (REQUEST_CHOICE_COUNT, ("n",), several),
+    (REQUEST_STREAM, ("stream",), true),
+)
+"""How OpenAI spells them, and with it nearly everybody."""
+
+IDENTITY: Fields = (
+    (RESPONSE_ID, ("id",), text_or_none),
+    (RESPONSE_MODEL, ("model",), text_or_none),
 )
 
 
-def request_attributes(api: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """What a request body says of the wanted answer."""
+def read(fields: Fields, source: Any) -> dict[str, Any]:
+    """The attributes that a mapping has a value of the right type for."""
     found: dict[str, Any] = {}
-    if api == EMBEDDINGS:
-        _put(found, REQUEST_ENCODING_FORMATS, body.get("encoding_format"), _texts)
-        _put(found, DIMENSION_COUNT, body.get("dimensions"), _integer)
-        return found
-    for attribute, names, read in _REQUEST_FIELDS:
-        _put(found, attribute, next((body[name] for name in names if body.get(name) is not None), None), read)
-    if _integer(body.get("n")) not in (None, 1):  # the conventions leave out the usual one choice
-        found[REQUEST_CHOICE_COUNT] = body["n"]
-    if body.get("stream") is True:
-        found[REQUEST_STREAM] = True
-    _put(found, OUTPUT_TYPE, _output_type(body), text_or_none)
-    if api == RESPONSES:
-        conversation = body.get("conversation")
-        _put(found, CONVERSATION_ID, first(conversation, "id") or conversation, text_or_none)
-    if api != MESSAGES:
-        found[OPENAI_API_TYPE] = "responses" if api == RESPONSES else "chat_completions"
-        if body.get("service_tier") != "auto":
-            _put(found, OPENAI_REQUEST_SERVICE_TIER, body.get("service_tier"), text_or_none)
+    for attribute, names, reader in fields:
+        put(found, attribute, reader(first(source, *names)))
     return found
+
+
+def put(found: dict[str, Any], attribute: str, value: Any) -> None:
+    """Add an attribute, unless there is no value."""
+    if value is not None:
+        found[attribute] = value
+
+
+def finish(*reasons: Any) -> dict[str, Any]:
+    """The attribute for why an answer's choices ended; what is no text is left out."""
+    found = [reason for reason in reasons if isinstance(reason, str) and reason]
+    return {RESPONSE_FINISH_REASONS: found} if found else {}
+
+
+def total(*counts: Any) -> Any:
+    """A count with the counts beside it that the conventions mean to be in it; ``None`` if the first is none."""
+    if integer(counts[0]) is None:
+        return None
+    return sum(integer(count) or 0 for count in counts)
+
+
+def usage(
+    *, inputs: Any = None, outputs: Any = None, read: Any = None, written: Any = None, reasoning: Any = None
+) -> dict[str, Any]:
+    """The attributes for token counts; the conventions count cached and reasoning tokens as input and output."""
+    found: dict[str, Any] = {}
+    put(found, USAGE_INPUT_TOKENS, integer(inputs))
+    put(found, USAGE_OUTPUT_TOKENS, integer(outputs))
+    put(found, USAGE_CACHE_READ, integer(read))
+    put(found, USAGE_CACHE_CREATION, integer(written))
+    put(found, USAGE_REASONING, integer(reasoning))
+    return found
+
+
+def output_type(*forms: Any) -> dict[str, Any]:
+    """The attribute for the form of answer that is asked for: mappings whose ``type`` says it, the first known one."""
+    for form in forms:
+        kind = first(form, "type")
+        if isinstance(kind, str) and kind in _OUTPUT_TYPES:
+            return {OUTPUT_TYPE: _OUTPUT_TYPES[kind]}
+    return {}
 
 
 _OUTPUT_TYPES = {"text": "text", "json_object": "json", "json_schema": "json"}
 
 
-def _output_type(body: Mapping[str, Any]) -> str | None:
-    """Chat's ``response_format``, Responses' ``text.format``, Anthropic's ``output_config.format``."""
-    modalities = body.get("modalities")
-    if isinstance(modalities, list) and "audio" in modalities:
-        return "speech"
-    forms = (
-        body.get("response_format"),
-        first(body.get("text"), "format"),
-        first(body.get("output_config"), "format"),
-        body.get("output_format"),
-    )
-    kinds = (first(form, "type") for form in forms)
-    return next((_OUTPUT_TYPES[kind] for kind in kinds if isinstance(kind, str) and kind in _OUTPUT_TYPES), None)
-
-
-def response_attributes(api: str, message: Mapping[str, Any]) -> dict[str, Any]:
-    """What an answer, streamed or not, says of itself."""
-    found: dict[str, Any] = {}
-    _put(found, RESPONSE_ID, message.get("id"), text_or_none)
-    _put(found, RESPONSE_MODEL, message.get("model"), text_or_none)
-    reasons = _finish_reasons(api, message)
-    if reasons:
-        found[RESPONSE_FINISH_REASONS] = reasons
-    found.update(_usage(api, message.get("usage")))
-    if api != MESSAGES:
-        _put(found, OPENAI_RESPONSE_SERVICE_TIER, message.get("service_tier"), text_or_none)
-        _put(found, OPENAI_SYSTEM_FINGERPRINT, message.get("system_fingerprint"), text_or_none)
-    return found
-
-
-def _finish_reasons(api: str, message: Mapping[str, Any]) -> list[str]:
-    if api == CHAT:
-        reasons = [choice.get("finish_reason") for choice in mappings(message.get("choices"))]
-    elif api == RESPONSES:
-        reasons = [first(message.get("incomplete_details"), "reason") or message.get("status")]
-    else:
-        reasons = [message.get("stop_reason")]
-    return [reason for reason in reasons if isinstance(reason, str)]
-
-
-def _usage(api: str, usage: Any) -> dict[str, Any]:
-    if not isinstance(usage, Mapping):
-        return {}
-    inputs = first(usage, "input_tokens", "prompt_tokens")
-    details = first(usage, "input_tokens_details", "prompt_tokens_details")
-    outputs = first(usage, "output_tokens_details", "completion_tokens_details")
-    read, written = first(details, "cached_tokens"), first(details, "cache_write_tokens")
-    if api == MESSAGES:
-        read, written = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
-        # The conventions count cached tokens as input; Anthropic counts them beside it.
-        if _integer(inputs) is not None:
-            inputs += (_integer(read) or 0) + (_integer(written) or 0)
-    found: dict[str, Any] = {}
-    _put(found, USAGE_INPUT_TOKENS, inputs, _integer)
-    _put(found, USAGE_OUTPUT_TOKENS, first(usage, "output_tokens", "completion_tokens"), _integer)
-    _put(found, USAGE_CACHE_READ, read, _integer)
-    _put(found, USAGE_CACHE_CREATION, written, _integer)
-    _put(found, USAGE_REASONING, first(outputs, "reasoning_tokens", "thinking_tokens"), _integer)
-    return found
-
-
-def error_type(response: Mapping[str, Any], message: Mapping[str, Any] | None) -> str | None:
+def error_type(response: Mapping[str, Any], message: Any, events: Iterable[Event]) -> str | None:
     """The exception's name, else the status code, else what the provider says inside a successful answer."""
     name, status = first(response.get("error"), "type"), response.get("status")
     if isinstance(name, str) and name:
         return name
     if isinstance(status, int) and status >= 400:
         return str(status)
-    if message is not None and message.get("status") == "failed":
-        return text_or_none(first(message.get("error"), "code")) or "failed"
-    text = first(response.get("body"), "text")
-    if isinstance(text, str) and '"error"' in text:
-        for event_name, event in _sse.objects(text):
-            error = event.get("error")
-            if isinstance(error, Mapping) or event_name == "error" or event.get("type") == "error":
-                return text_or_none(first(error, "type", "code") or event.get("code")) or "error"
+    if first(message, "status") == "failed":
+        return text_or_none(first(first(message, "error"), "code")) or "failed"
+    for event in events:
+        error = event.data.get("error")
+        if (isinstance(error, (Mapping, str)) and error) or "error" in (event.name, event.data.get("type")):
+            said = first(error, "type", "code", "status") or event.data.get("code")
+            return text_or_none(said) or (str(said) if integer(said) is not None else "error")
+        if event.name.endswith("Exception"):  # AWS names what broke a stream instead of its next event
+            return event.name
     return None
-
-
-def _put(found: dict[str, Any], name: str, value: Any, read: Callable[[Any], Any]) -> None:
-    value = read(value)
-    if value is not None:
-        found[name] = value
-
-
-def first(value: Any, *names: str) -> Any:
-    """The first of these members that is there, if the value is a mapping."""
-    if not isinstance(value, Mapping):
-        return None
-    return next((value[name] for name in names if value.get(name) is not None), None)
-
-
-def mappings(values: Any) -> list[Mapping[str, Any]]:
-    """The mappings in a list; none if it is no list."""
-    return [value for value in values if isinstance(value, Mapping)] if isinstance(values, list) else []

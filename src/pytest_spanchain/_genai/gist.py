@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_TURNS = ("messages", "input", "contents", "prompt")
-_TEXTS = ("text", "content", "output", "arguments", "parts")
+_TURNS = ("messages", "input", "contents", "prompt", "inputs", "query", "texts")
+_TEXTS = ("text", "content", "output", "arguments", "parts", "toolResult")
 
 
 def gist(body: Any) -> str:

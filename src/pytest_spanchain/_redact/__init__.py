@@ -44,12 +44,15 @@ ALLOWED_RESPONSE_HEADERS: Mapping[str, str] = {
     "retry-after": "decides the client's retries",
     "retry-after-ms": "decides the client's retries",
     "x-should-retry": "decides the client's retries",
+    "x-amzn-errortype": "names the error that botocore raises",
     "location": "decides where the client goes next",
     "link": "decides where the client goes next",
     "x-total-count": "decides how often the client asks",
     "content-range": "decides how often the client asks",
     "content-disposition": "names what came",
     "etag": "the client may send it back",
+    "trailer": "says which of these came after the body",
+    "grpc-status-details-bin": "what went wrong, as gRPC clients read it",
 }
 """Response headers that are kept: name -> why. Ids, dates, lengths and counters change with every recording."""
 

@@ -20,17 +20,48 @@ from types import ModuleType
 from .._run import OWNERSHIP, Run
 from .._settings import Settings
 from ..errors import BoundaryError
-from . import threads, tools
+from . import _found, threads, tools
 
 CLIENTS = {
     "httpx": "httpx",
     "httpx2": "httpx",
+    "aiohttp": "aiohttp",
+    "http.client": "http_client",
+    "urllib3.connectionpool": "urllib3",
+    "httplib2": "httplib2",
+    "botocore.httpsession": "botocore",
+    "botocore.endpoint": "botocore",
+    "botocore.waiter": "botocore",
+    "grpc._channel": "grpc",
+    "grpc.aio._channel": "grpc",
     "openai._base_client": "retries",
     "anthropic._base_client": "retries",
 }
 """Third-party module -> the module of ``clients``, with ``install(module)``, that knows it."""
 
-FRAMEWORKS: dict[str, str] = {}
+FRAMEWORKS: dict[str, str] = {
+    "anthropic.lib.tools._beta_functions": "anthropic_tools",
+    "anthropic.lib.tools._beta_runner": "anthropic_tools",
+    "anthropic.lib.tools._toolsets._runnable": "anthropic_tools",
+    "pydantic_ai": "pydantic_ai",
+    "langchain_core.tools": "langchain",
+    "langchain_core.tools.base": "langchain",
+    "langgraph.types": "langchain",
+    "agents": "openai_agents",
+    "google.genai._extra_utils": "google_genai",
+    "crewai.tools.base_tool": "crewai",
+    "crewai.tools.structured_tool": "crewai",
+    "fastmcp.tools.function_tool": "fastmcp",
+    "google.adk.flows.llm_flows.tools._caller": "google_adk",
+    "google.adk.tools.function_tool": "google_adk",
+    "llama_index.core.agent.workflow.base_agent": "llama_index",
+    "llama_index.core.agent.workflow.multi_agent_workflow": "llama_index",
+    "llama_index.core.tools.function_tool": "llama_index",
+    "smolagents.tools": "smolagents",
+    "strands.tools.decorator": "strands",
+    "strands.tools.executors._executor": "strands",
+    "strands.tools.tools": "strands",
+}
 """The same for ``frameworks``: what runs tools."""
 
 _lock = threading.Lock()
@@ -47,7 +78,8 @@ def around(run: Run) -> Iterator[None]:
     if problems := unrecognised(run.settings):
         raise BoundaryError("\n".join(problems))
     with ExitStack() as stack:
-        stack.enter_context(tools.install(run.settings.listed_tools, owner=run))
+        listed = stack.enter_context(tools.install(run.settings.listed_tools, owner=run))
+        stack.enter_context(_found.finding(run, listed=listed))
         run.start()
         try:
             yield

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .. import _body
+from .. import _body, _session
 from .._guard import is_telemetry
 from .._run import Call, Run, current_run
 
@@ -34,6 +34,8 @@ def watching(host: str, port: int | None) -> Run | None:
     if is_telemetry(host, port):
         return None
     run = current_run()
+    if run is None and (session := _session.current()) is not None:
+        session.met(host)
     return None if run is None or run.inside("http", "model") else run
 
 
@@ -48,8 +50,14 @@ def request_of(*, method: str, url: str, headers: Headers, content: bytes) -> di
     return {"method": method, "url": url, "headers": list(headers), "body": body}
 
 
-def failed(call: Call, error: BaseException) -> None:
-    """The call raised before there was an answer; what is no ``Exception`` is the caller giving up."""
+def failed(call: Call, error: BaseException, *, message: str = "") -> None:
+    """The call raised before there was an answer; what is no ``Exception`` is the caller giving up.
+
+    Args:
+        call: the crossing that it answers.
+        error: what it raised.
+        message: what to record of it, where its own words do not say all that replay needs.
+    """
     known = isinstance(error, Exception)
     call.finish(
         {
@@ -57,7 +65,7 @@ def failed(call: Call, error: BaseException) -> None:
             "headers": [],
             "body": None,
             "end": "error" if known else "closed",
-            "error": _error(error) if known else None,
+            "error": _error(error, message) if known else None,
         }
     )
 
@@ -162,5 +170,5 @@ def _content_type(headers: Headers) -> str:
     return next((value for name, value in headers if name.lower() == "content-type"), "")
 
 
-def _error(error: BaseException) -> dict[str, str]:
-    return {"type": type(error).__name__, "message": str(error)}
+def _error(error: BaseException, message: str = "") -> dict[str, str]:
+    return {"type": type(error).__name__, "message": message or str(error)}

@@ -12,10 +12,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
-from .._run import Run
 from ..errors import BoundaryError
+from ._tool_body import Effects as Effects
+from ._tool_body import body_types as body_types
+from ._tool_body import idle as idle
+from ._tool_body import in_place_of as in_place_of
+from ._tool_body import recorded as recorded
+from ._tool_body import spec_of
 from ._tool_drive import drive_async, drive_sync
-from ._tool_io import ToolSpec
 
 
 def patch(
@@ -45,6 +49,18 @@ def patch(
     setattr(owner, name, functools.wraps(original)(around(original)))
 
 
+def member(owner: Any, name: str, *, dist: str) -> Any:
+    """What a framework's module or class holds under a name.
+
+    Raises:
+        BoundaryError: nothing.
+    """
+    found = getattr(owner, name, None)
+    if found is None:
+        raise unrecognised(dist, f"{owner.__name__} has no {name}")
+    return found
+
+
 def unrecognised(dist: str, why: str) -> BoundaryError:
     """The error for a release that looks different from those we know."""
     return BoundaryError(
@@ -65,7 +81,7 @@ def call(
         trust: classes that its result may hold, by ``module:qualname``; see ``_values.trusted_types``.
     """
     __tracebackhide__ = True
-    return drive_sync(_spec(name, arguments, go, trust), (), {})
+    return drive_sync(spec_of(name, arguments, go, trust), (), {})
 
 
 async def acall(
@@ -77,19 +93,4 @@ async def acall(
 ) -> Any:
     """``call`` for a tool that is awaited."""
     __tracebackhide__ = True
-    return await drive_async(_spec(name, arguments, go, trust), (), {})
-
-
-def _spec(name: str, arguments: Mapping[str, Any], go: Callable[[], Any], trust: Mapping[str, type] | None) -> ToolSpec:
-    return ToolSpec(
-        name=name,
-        original=lambda: go,
-        arguments=lambda args, kwargs: arguments,
-        types=trust or {},
-        wanted_by=_finds_tools,
-        seam=True,
-    )
-
-
-def _finds_tools(run: Run) -> bool:
-    return run.settings.finds_tools
+    return await drive_async(spec_of(name, arguments, go, trust), (), {})

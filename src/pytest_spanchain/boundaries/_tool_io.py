@@ -13,12 +13,12 @@ from typing import Any
 
 from .._canonical import canonical
 from .._layout import LayoutError, order_of, reorder
+from .._patch import unpatched
 from .._run import Call
 from .._values import Receiver, check_round_trip, decode, encode, mark
 from .._values.objects import text_of
 from .._values.trust import type_name
 from ..errors import CassetteBroken, RunClosedError, SpanchainError, Unrecordable
-from ._patch import unpatched
 
 Arguments = Callable[[tuple[Any, ...], Mapping[str, Any]], "Mapping[str, Any] | None"]
 """Takes a call's positional and keyword arguments; gives them by name."""

@@ -72,4 +72,4 @@ def _in_context(fn: Callable[..., Any], *, serves: bool = False) -> Callable[...
 
 def _is_pool_worker(thread: threading.Thread) -> bool:
     target = getattr(thread, "_target", None)
-    return getattr(target, "__module__", "").startswith("concurrent.futures")
+    return (getattr(target, "__module__", None) or "").startswith("concurrent.futures")  # builtin methods: None

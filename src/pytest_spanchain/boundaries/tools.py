@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from types import FunctionType, TracebackType
 from typing import Any, TypeVar, cast, overload
 
+from .. import _patch
+from .._run import OWNERSHIP
 from .._values import trusted_types
 from ..errors import BoundaryError, UsageError
-from . import _patch
 from ._targets import Target, is_method, resolve, tool_name
 from ._tool_drive import DRIVERS
 from ._tool_io import ToolSpec, arguments_of
@@ -60,17 +61,28 @@ def tool(fn: _F | None = None, *, name: str | None = None) -> _F | Callable[[_F]
 
 
 class Patch:
-    """What ``install`` has patched, until ``undo``. A context manager."""
+    """What ``install`` has patched, until ``undo``. A context manager.
 
-    def __init__(self, owner: Any) -> None:
+    Args:
+        owner: the run for which functions are patched; any run if it is ``None``.
+        leaves: which of them a replay leaves patched.
+    """
+
+    def __init__(self, owner: Any, *, leaves: Callable[[_patch.Site], bool] = lambda site: True) -> None:
         self._owner = owner
+        self._leaves = leaves
         self._sites: list[_patch.Site] = []
+        self.targets: list[Target] = []
+        """What was listed, whether patched here or decorated."""
+
+    def add(self, function: FunctionType, make: Callable[[_patch.Site], _patch.Invoke]) -> None:
+        """Patch one more function; see ``_patch.acquire``."""
+        self._sites.append(_patch.acquire(function, make, owner=self._owner, caller=OWNERSHIP.peek))
 
     def _add(self, target: Target) -> None:
-        if not hasattr(target.function, _MARK):
-            self._sites.append(
-                _patch.acquire(target.function, functools.partial(_invoke_at, target), owner=self._owner)
-            )
+        self.targets.append(target)
+        if not is_decorated(target.function):
+            self.add(target.function, functools.partial(_invoke_at, target.name, target.bound))
 
     def undo(self) -> None:
         """Take the patches back; a second call does nothing.
@@ -83,7 +95,8 @@ class Patch:
         errors = []
         for site in reversed(sites):
             try:
-                _patch.release(site, owner=self._owner, stays=replayed)
+                stays = replayed and self._leaves(site)
+                _patch.release(site, owner=self._owner, stays=stays, rest=_for_nobody(site) if stays else None)
             except BoundaryError as error:
                 errors.append(str(error))
         if errors:
@@ -131,12 +144,33 @@ def _kind(function: FunctionType) -> str:
         raise UsageError(str(error)) from None
 
 
-def _invoke_at(target: Target, site: _patch.Site) -> _patch.Invoke:
-    spec = ToolSpec(
-        name=target.name,
+def is_decorated(function: FunctionType) -> bool:
+    """Whether ``tool`` made it, so that it records itself."""
+    return hasattr(function, _MARK)
+
+
+def name_of(function: FunctionType) -> str:
+    """The name under which a decorated function records itself."""
+    return str(getattr(function, _MARK))
+
+
+def spec_at(site: _patch.Site, *, name: str, bound: bool) -> ToolSpec:
+    """A patched function as a tool."""
+    twin = site.twin
+    return ToolSpec(
+        name=name,
         original=lambda: site.twin,
-        arguments=arguments_of(site.twin, bound=target.bound),
-        types=trusted_types(site.twin),
+        arguments=arguments_of(twin, bound=bound),
+        types=trusted_types(twin),
         wanted_by=site.wanted_by,
     )
+
+
+def _for_nobody(site: _patch.Site) -> _patch.Invoke:
+    """The original, but for what a run has left behind: that is refused."""
+    spec = ToolSpec("", lambda: site.twin, lambda args, kwargs: None, {}, wanted_by=lambda run: False)
     return functools.partial(DRIVERS[_patch.kind_of(site.twin)], spec)
+
+
+def _invoke_at(name: str, bound: bool, site: _patch.Site) -> _patch.Invoke:
+    return functools.partial(DRIVERS[_patch.kind_of(site.twin)], spec_at(site, name=name, bound=bound))

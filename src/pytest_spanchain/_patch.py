@@ -7,6 +7,8 @@ Invariants:
 * A patched function keeps its identity, kind (plain, async, generator, async generator), closure, signature and place
   in the source; only its code is a trampoline. A second function object, the *twin*, holds the original code.
 * Patches are counted: the first ``acquire`` swaps, the last ``release`` puts the old code back. Both are thread-safe.
+* Each owner's calls go where that owner wants them, whoever else has acquired the function.
+* A patch keeps nothing alive: a closure that was patched, and stays so, is collected like any other.
 * A function that was patched for a replay stays patched: what the test left behind (a finalizer, a thread) then meets
   the run's "closed" error, and not the body.
 
@@ -21,12 +23,13 @@ import inspect
 import keyword
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import Any
 
-from ..errors import BoundaryError
+from .errors import BoundaryError
 
 Invoke = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 """Takes a call's positional and keyword arguments; gives what a function of the same kind gives when called."""
@@ -69,29 +72,54 @@ class Site:
     """A patched function.
 
     Args:
-        function: the function itself.
+        reference: the function itself. Weak, because the trampoline leads back here, and through code objects the
+            garbage collector sees no cycle.
         code: its own code.
-        twin: a function that still runs ``code``.
-        owners: who acquired it, once per ``acquire``; ``None`` stands for everybody.
+        uses: who acquired it, once per ``acquire``, and where their calls go; ``None`` stands for everybody.
+        rest: where the calls of everybody else go.
+        caller: tells on whose behalf a call is made.
         signed: whether ``__signature__`` is ours to remove.
         stays: whether the patch outlives its owners.
     """
 
-    function: FunctionType
+    reference: weakref.ref[FunctionType]
     code: CodeType
-    twin: FunctionType
-    owners: list[Any] = field(default_factory=list)
+    uses: list[tuple[Any, Invoke]] = field(default_factory=list)
+    rest: Invoke | None = None
+    caller: Callable[[], Any] | None = None
     signed: bool = False
     stays: bool = False
-    trampoline: CodeType | None = None
+    trampoline: weakref.ref[CodeType] | None = None
+
+    @property
+    def twin(self) -> Any:
+        """A function that still runs ``code``."""
+        function = self.reference()
+        assert function is not None, "nobody can call what is gone"
+        return twin_of(function, self.code)
+
+    @property
+    def owners(self) -> list[Any]:
+        """Who acquired it, once per ``acquire``."""
+        return [owner for owner, _ in self.uses]
 
     def wanted_by(self, run: Any) -> bool:
         """Whether ``run`` is one of those for whom the function was patched."""
         return any(owner is None or owner is run for owner in self.owners)
 
+    def invoke(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the trampoline calls: what the caller, else what everybody is to have."""
+        __tracebackhide__ = True
+        caller = self.caller() if self.caller is not None else None
+        uses = tuple(self.uses)
+        own = [invoke for owner, invoke in uses if owner is not None and owner is caller]
+        chosen = next(iter([*own, *(invoke for owner, invoke in uses if owner is None)]), self.rest)
+        assert chosen is not None
+        return chosen(args, kwargs)
+
 
 _lock = threading.RLock()
-_sites: dict[FunctionType, Site] = {}
+_sites: weakref.WeakKeyDictionary[FunctionType, Site] = weakref.WeakKeyDictionary()
 
 
 def kind_of(function: FunctionType) -> str:
@@ -110,51 +138,75 @@ def kind_of(function: FunctionType) -> str:
     return "generator" if flags & inspect.CO_GENERATOR else "sync"
 
 
-def acquire(function: FunctionType, make: Callable[[Site], Invoke], *, owner: Any = None) -> Site:
+def acquire(
+    function: FunctionType,
+    make: Callable[[Site], Invoke],
+    *,
+    owner: Any = None,
+    caller: Callable[[], Any] | None = None,
+) -> Site:
     """Patch ``function``, or count one more user of its patch.
 
     Args:
         function: a Python function.
-        make: makes the target of the trampoline; called only for the first user.
-        owner: handed to ``Site.wanted_by``.
+        make: makes what this owner's calls go to. It may hold the site, and must not hold the function.
+        owner: whose calls these are; everybody's if it is ``None``.
+        caller: tells on whose behalf a call is made.
     """
     with _lock:
         site = _sites.get(function)
         if site is None:
-            site = Site(function, function.__code__, twin_of(function))
-            site.trampoline = _trampoline(function, make(site))
+            site = Site(weakref.ref(function), function.__code__)
+            trampoline = _trampoline(function, site.invoke)
+            site.trampoline = weakref.ref(trampoline)
+            site.rest = make(site)
             if "__signature__" not in vars(function):
                 function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
                 site.signed = True
+            site.uses.append((owner, site.rest))
             _sites[function] = site
-            function.__code__ = site.trampoline
-        site.owners.append(owner)
+            function.__code__ = trampoline
+        else:
+            site.uses.append((owner, make(site)))
+        site.caller = caller or site.caller
         return site
 
 
-def release(site: Site, *, owner: Any = None, stays: bool = False) -> None:
+def release(site: Site, *, owner: Any = None, stays: bool = False, rest: Invoke | None = None) -> None:
     """Undo one ``acquire``.
 
     Args:
         site: what it returned.
         owner: the same as then.
         stays: leave the function patched, from now on for nobody.
+        rest: where calls go then; it must hold nothing of the function.
 
     Raises:
         BoundaryError: someone else has changed the function's code since; theirs is left in place.
     """
     with _lock:
-        site.owners.remove(owner)
+        index = next(index for index, one in enumerate(site.owners) if one is owner)
+        _, invoke = site.uses.pop(index)
+        site.rest = rest or invoke
         site.stays = site.stays or stays
-        is_ours = site.function.__code__ is site.trampoline
-        if site.owners or (is_ours and site.stays):
+        function = site.reference()
+        if function is None or site.uses:
             return
-        del _sites[site.function]
+        is_ours = site.trampoline is not None and function.__code__ is site.trampoline()
+        if is_ours and site.stays:
+            return
+        del _sites[function]
         if site.signed:
-            vars(site.function).pop("__signature__", None)
+            vars(function).pop("__signature__", None)
         if not is_ours:
-            raise BoundaryError(f"the code of {site.function.__qualname__} was replaced while it was being recorded")
-        site.function.__code__ = site.code
+            raise BoundaryError(f"the code of {function.__qualname__} was replaced while it was being recorded")
+        function.__code__ = site.code
+
+
+def code_of(function: FunctionType) -> CodeType:
+    """The code of a function's own, even while it is patched."""
+    site = _sites.get(function)
+    return function.__code__ if site is None else site.code
 
 
 def unpatched(function: Any) -> Any:
@@ -168,9 +220,9 @@ def rerouted(function: FunctionType, invoke: Invoke) -> FunctionType:
     return _like(function, _trampoline(function, invoke))
 
 
-def twin_of(function: FunctionType) -> FunctionType:
-    """A second function object with the same code, closure, globals and defaults."""
-    twin = _like(function, function.__code__)
+def twin_of(function: FunctionType, code: CodeType | None = None) -> FunctionType:
+    """A second function object with the same code (or its own), closure, globals and defaults."""
+    twin = _like(function, code or function.__code__)
     del twin.__wrapped__  # type: ignore[attr-defined]  # it is no wrapper; the next line gives back what it wraps
     vars(twin).update(vars(function))
     return twin
@@ -186,7 +238,7 @@ def _like(function: FunctionType, code: CodeType) -> FunctionType:
 
 def _trampoline(function: FunctionType, invoke: Invoke) -> CodeType:
     original = function.__code__
-    template = _compiled(kind_of(function), original)
+    template = _compiled(kind_of(function), original.co_freevars, original.co_filename, original.co_firstlineno)
     constants = tuple(invoke if constant == _TARGET else constant for constant in template.co_consts)
     code = template.replace(co_consts=constants, co_name=original.co_name)
     if sys.version_info >= (3, 11):
@@ -195,11 +247,12 @@ def _trampoline(function: FunctionType, invoke: Invoke) -> CodeType:
     return code
 
 
-def _compiled(kind: str, original: CodeType) -> CodeType:
+@functools.lru_cache(maxsize=256)
+def _compiled(kind: str, free: tuple[str, ...], filename: str, line: int) -> CodeType:
     """A template's code with the same free variables, all of it on the line of the original's ``def``."""
     names = [
         name if name.isidentifier() and not keyword.iskeyword(name) else f"_spanchain_free_{index}"
-        for index, name in enumerate(original.co_freevars)
+        for index, name in enumerate(free)
     ]
     head = "async " + _HEAD if kind.startswith("async") else _HEAD
     # Naming them where nothing runs is enough to make them free variables of the trampoline.
@@ -210,9 +263,9 @@ def _compiled(kind: str, original: CodeType) -> CodeType:
     for node in nodes:
         # One line for all: coverage and ``inspect.getsource`` then see the original's place, and no line of its body.
         if hasattr(node, "lineno"):
-            node.lineno = node.end_lineno = original.co_firstlineno
+            node.lineno = node.end_lineno = line
             node.col_offset = node.end_col_offset = 0
-    module = compile(tree, original.co_filename, "exec", dont_inherit=True)
+    module = compile(tree, filename, "exec", dont_inherit=True)
     return _code_in(_code_in(module))
 
 

@@ -1,0 +1,41 @@
+"""The tests of stacks in the environments that ``environments/`` pins: ``nox``, or ``nox -s main``.
+
+Then ``nox -s matrix`` writes ``docs/matrix.md`` of what they came to.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+ENVIRONMENTS = ("main", "adk", "legacy")
+nox.options.sessions = ENVIRONMENTS
+
+
+def _stacks(session: nox.Session) -> None:
+    session.install("-e", ".", "-r", "environments/test.txt", "-r", f"environments/{session.name}.txt")
+    session.run("pytest", "tests/stacks", "-q", f"--matrix=build/matrix/{session.name}.json", *session.posargs)
+
+
+@nox.session
+def main(session: nox.Session) -> None:
+    """Current releases."""
+    _stacks(session)
+
+
+@nox.session
+def adk(session: nox.Session) -> None:
+    """What needs google-genai 2."""
+    _stacks(session)
+
+
+@nox.session
+def legacy(session: nox.Session) -> None:
+    """The oldest releases, and what needs them."""
+    _stacks(session)
+
+
+@nox.session(venv_backend="none")
+def matrix(session: nox.Session) -> None:
+    """Write docs/matrix.md."""
+    session.run("python", "tests/matrix.py", *(f"build/matrix/{name}.json" for name in ENVIRONMENTS))

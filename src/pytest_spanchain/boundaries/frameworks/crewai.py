@@ -1,0 +1,77 @@
+"""CrewAI: what a tool runs, through function calling (``run``, ``arun``) and through text (``invoke``, ``ainvoke``).
+
+Validation, usage limits, caches, events, retries and the wording of errors are the framework's, in replay too. Tools by
+which agents ask each other just run: what the other agent does is recorded by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from .. import _seam
+
+_DIST = "crewai"
+_AGENTS = "crewai.tools.agent_tools."
+_BODIES = ("func", "_run", "_arun")
+
+
+def install(module: ModuleType) -> None:
+    """Patch ``crewai.tools.base_tool`` or ``crewai.tools.structured_tool``.
+
+    Raises:
+        BoundaryError: it looks different.
+    """
+    seams = {"BaseTool": ("run", "arun"), "Tool": ("run", "arun")}
+    takes: tuple[str, ...] = ("args", "kwargs")
+    if module.__name__.endswith("structured_tool"):
+        seams, takes = {"CrewStructuredTool": ("invoke", "ainvoke")}, ("input", "kwargs")
+    sanitized = _seam.member(module, "sanitize_tool_name", dist=_DIST)
+    returned = tuple(filter(None, (getattr(module, "ToolFailure", None),)))
+    for name, methods in seams.items():
+        tool = _seam.member(module, name, dist=_DIST)
+        for method in methods:
+            _seam.patch(tool, method, _around(sanitized, returned), dist=_DIST, takes=takes)
+
+
+def _around(
+    sanitized: Callable[[str], str], returned: tuple[type, ...]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        # Plain for all: what the async ones return is awaited by their caller.
+        def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            if _asks_agents(self):
+                return original(self, *args, **kwargs)
+            bodies: dict[str, Any] = {
+                name: _seam.recorded(
+                    body,
+                    name=sanitized(self.name),
+                    arguments=lambda *args, **kwargs: _named(self, args, kwargs),
+                    trust=_seam.body_types(_real(body), *returned),
+                )
+                for name in _BODIES
+                if (body := getattr(self, name, None)) is not None
+            }
+            return original(_seam.in_place_of(self, **bodies), *args, **kwargs)
+
+        return run
+
+    return around
+
+
+def _asks_agents(tool: Any) -> bool:
+    real = getattr(tool, "_original_tool", None) or tool
+    return type(real).__module__.startswith(_AGENTS)
+
+
+def _real(body: Any) -> Any:
+    """The user's function, where the framework's own ``Tool`` stands between."""
+    return getattr(getattr(body, "__self__", None), "func", body)
+
+
+def _named(tool: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    fields = list(tool.args_schema.model_fields) if tool.args_schema is not None else []
+    fields += [f"argument {index}" for index in range(len(fields), len(args))]
+    return {**dict(zip(fields, args, strict=False)), **kwargs}

@@ -1,0 +1,189 @@
+"""openai-agents: a function tool's body, met inside ``agents.tool._invoke_function_tool_with_metadata``.
+
+Invariants:
+
+* Of a tool made by ``function_tool`` only the user's function is not run in replay: parsing and validation of arguments
+  and output, guardrails, hooks, approval, timeouts and the failure handler are around it. Of a ``FunctionTool`` made
+  by hand it is ``on_invoke_tool``.
+* An agent used as a tool is no tool here: it runs in replay too, and its prompts are compared.
+* The user's tool objects are never changed: each call goes through a stand-in that is made for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from types import CellType, FunctionType, ModuleType
+from typing import Any
+
+from ... import _patch
+from ..._run import OWNERSHIP
+from .. import _seam
+
+_DIST = "openai-agents"
+_BODY = "the_func"
+_RETURNED = ("ToolOutputText", "ToolOutputImage", "ToolOutputFileContent")
+
+
+def install(lib: ModuleType) -> None:
+    """Patch ``agents``; a module of that name that is not the SDK's is left alone.
+
+    Raises:
+        BoundaryError: it looks different.
+    """
+    if not _is_the_sdk(lib):
+        return
+    tool = getattr(lib, "tool", None)
+    invoke = getattr(tool, "_invoke_function_tool_with_metadata", None)
+    invoker = getattr(tool, "_FailureHandlingFunctionToolInvoker", None)
+    if not isinstance(invoke, FunctionType) or not isinstance(invoker, type):
+        raise _seam.unrecognised(_DIST, "agents.tool._invoke_function_tool_with_metadata is gone")
+    if {"function_tool", "context", "arguments"} - set(inspect.signature(invoke).parameters):
+        raise _seam.unrecognised(_DIST, "agents.tool._invoke_function_tool_with_metadata has changed")
+    if _BODY not in _cells(_impl(_seam.member(lib, "function_tool", dist=_DIST)(_probe).on_invoke_tool)):
+        raise _seam.unrecognised(_DIST, "function_tool keeps the function elsewhere")
+    # By its code: other modules of the SDK have taken their reference already.
+    _patch.acquire(invoke, lambda site: functools.partial(_invoke, site))
+    _mute(_seam.member(_seam.member(lib, "tracing", dist=_DIST), "processors", dist=_DIST))
+
+
+def _is_the_sdk(lib: ModuleType) -> bool:
+    try:
+        home = metadata.distribution(_DIST).locate_file("agents")
+    except metadata.PackageNotFoundError:
+        return False
+    return lib.__file__ is not None and Path(lib.__file__).parent.resolve() == Path(str(home)).resolve()
+
+
+def _probe(order: str) -> str:
+    """Looked at, never called."""
+    return order
+
+
+async def _invoke(site: _patch.Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    __tracebackhide__ = True
+    if OWNERSHIP.active or OWNERSHIP.left_behind() is not None:
+        kwargs = {**kwargs, "function_tool": _stand_in(kwargs["function_tool"])}
+    return await site.twin(*args, **kwargs)
+
+
+def _stand_in(tool: Any) -> Any:
+    """A tool like this one, whose body is met; the tool itself if it has none here."""
+    if getattr(tool, "_is_agent_tool", False) or getattr(tool, "_mcp_tool_binding", None) is not None:
+        return tool
+    invoker = tool.on_invoke_tool
+    impl = _impl(invoker)
+    if impl is None:
+        return _with(tool, on_invoke_tool=_met(invoker, tool))
+    body = _cells(impl).get(_BODY)
+    inner = _met(impl, tool) if body is None else _rebuilt(impl, _met_function(body, tool))
+    return _with(tool, on_invoke_tool=_with(invoker, _invoke_tool_impl=inner))
+
+
+def _with(instance: Any, **changed: Any) -> Any:
+    # Not copy.copy: that runs the SDK's own set-up once more.
+    made = object.__new__(type(instance))
+    made.__dict__.update(vars(instance), **changed)
+    return made
+
+
+def _impl(invoker: Any) -> Any:
+    return getattr(invoker, "_invoke_tool_impl", None)
+
+
+def _cells(function: Any) -> Mapping[str, Any]:
+    if not isinstance(function, FunctionType) or function.__closure__ is None:
+        return {}
+    return {
+        name: cell.cell_contents for name, cell in zip(function.__code__.co_freevars, function.__closure__, strict=True)
+    }
+
+
+def _rebuilt(impl: FunctionType, body: Callable[..., Any]) -> FunctionType:
+    """The same function with another body in the cell that holds it."""
+    assert impl.__closure__ is not None
+    cells = tuple(
+        CellType(body) if name == _BODY else cell
+        for name, cell in zip(impl.__code__.co_freevars, impl.__closure__, strict=True)
+    )
+    made = FunctionType(impl.__code__, impl.__globals__, impl.__name__, impl.__defaults__, cells)
+    made.__kwdefaults__ = impl.__kwdefaults__
+    made.__dict__.update(vars(impl))
+    return made
+
+
+def _met_function(body: Callable[..., Any], tool: Any) -> Callable[..., Any]:
+    """The user's function, met where the SDK calls it: in its event loop, or in a thread."""
+
+    def arguments(*args: Any, **kwargs: Any) -> Mapping[str, Any]:
+        named = inspect.signature(body).bind(*args, **kwargs).arguments
+        return {name: value for name, value in named.items() if not isinstance(value, _contexts())}
+
+    return _seam.recorded(body, name=tool.name, arguments=arguments, trust=_trust(body))
+
+
+def _met(invoke: Callable[..., Any], tool: Any) -> Callable[..., Any]:
+    """What takes the model's arguments as text: hand-made tools, and those of extensions."""
+
+    # Wrapped, because the SDK looks at its annotations to choose the context that it hands over.
+    @functools.wraps(invoke)
+    async def run(ctx: Any, text: str) -> Any:
+        __tracebackhide__ = True
+        return await _seam.acall(tool.name, _parsed(text), lambda: invoke(ctx, text), trust=_trust(invoke))
+
+    return run
+
+
+def _parsed(text: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"input": text}
+
+
+def _trust(function: Any) -> Mapping[str, type]:
+    return _seam.body_types(function, *_sdk_types())
+
+
+@functools.cache
+def _sdk_types() -> tuple[type, ...]:
+    tool, errors = sys.modules["agents.tool"], sys.modules["agents.exceptions"]
+    raised = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, Exception)]
+    return (*filter(None, (getattr(tool, name, None) for name in _RETURNED)), *raised)
+
+
+def _contexts() -> tuple[type, ...]:
+    return (sys.modules["agents.run_context"].RunContextWrapper,)
+
+
+def _mute(processors: Any) -> None:
+    """Keep the SDK's own traces at home while a test runs.
+
+    They are telemetry, sent to the host of the models by a thread that may be older than the run: recorded they would
+    be there one time and not the next, and a replay's would go out at the end of the process.
+    """
+    exporter = _seam.member(processors, "BackendSpanExporter", dist=_DIST)
+    batch = _seam.member(processors, "BatchTraceProcessor", dist=_DIST)
+
+    def around_queue(put: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any, item: Any) -> Any:
+            muted = OWNERSHIP.peek() is not None and type(self._exporter) is exporter
+            return None if muted else put(self, item)
+
+        return wrapper
+
+    def around_export(export: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return None if OWNERSHIP.active else export(self, *args, **kwargs)
+
+        return wrapper
+
+    for name, item in (("on_trace_start", "trace"), ("on_span_end", "span")):
+        _seam.patch(batch, name, around_queue, dist=_DIST, takes=(item,))
+    _seam.patch(exporter, "_export_with_deadline", around_export, dist=_DIST, takes=("items",))

@@ -1,0 +1,476 @@
+"""Volatile values: green where the run's own context supplied them, then and now; red where the author changed them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import agents
+from project import Project
+from pytest_spanchain._volatile import Clock, Context, Volatile, coarse, tokens
+from pytest_spanchain._volatile.clock import readings
+from pytest_spanchain.errors import CassetteBroken
+from recording import record, replay, run
+from servers import ModelServer
+
+A, B, X, Y = (str(uuid.UUID(int=number * 0x11111111111111111111111111111111)) for number in (10, 11, 1, 2))
+
+
+def clock(moment: datetime, *, offset: int = 0) -> Clock:
+    """A clock that ran for ten seconds, until that UTC moment."""
+    end = int(moment.replace(tzinfo=timezone.utc).timestamp() * 1e9)
+    return Clock(end - 10**10, end, offset)
+
+
+THEN, NOW = datetime(2026, 11, 21, 17, 36, 14, 250_000), datetime(2027, 3, 5, 8, 2, 59, 10)
+
+
+def context(moment: datetime, **values: str) -> Context:
+    return Context((clock(moment),), {kind: frozenset(found.split()) for kind, found in values.items()})
+
+
+def translated(golden: Any, live: Any, *, then: Context | None = None, now: Context | None = None, **more: Any) -> Any:
+    volatile = Volatile(then or context(THEN), lambda: now or context(NOW), **more)
+    return volatile.translated(golden, live).value
+
+
+FORMATS = [
+    *("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S+00:00"),
+    *("%d/%m/%Y", "%m/%d/%Y", "%m/%d/%y", "%d.%m.%Y", "%Y/%m/%d", "%Y%m%d", "%Y%m%d_%H%M%S", "%Y%m%dT%H%M%SZ"),
+    *("%B %d, %Y", "%A, %B %d, %Y", "%d %B %Y", "%a, %d %b %Y %H:%M:%S GMT", "%c", "%b %d", "%d %b", "%B %Y"),
+    *("%A", "%B", "%Y", "%H:%M", "%H:%M:%S", "%I:%M %p", "%A, %d %B %Y at %H:%M", "%d-%b-%Y", "%b %d %Y, %I:%M%p"),
+]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_the_clock_showed_is_volatile_in_every_format(form: str) -> None:
+    text = "Today ({}) is a day of 24 hours; see 10 rules."
+    golden, live = (text.format(moment.strftime(form)) for moment in (THEN, NOW))
+    assert golden != live
+    assert translated(golden, live) == golden
+    # A date or a time that is neither now's nor the recorded one is the author's.
+    other = text.format((NOW + timedelta(days=400, hours=5, minutes=7)).strftime(form))
+    assert translated(golden, other) == other
+    # And what was the author's then is not volatile because it is now's.
+    golden = text.format((THEN - timedelta(days=400, hours=5, minutes=7)).strftime(form))
+    assert translated(golden, live) == live
+
+
+def test_a_day_without_its_zeros() -> None:
+    assert translated("on 21 Nov", "on 5 Mar") == "on 21 Nov"
+    assert translated("November 21st", "March 5th") == "November 21st"
+
+
+def test_the_format_is_the_authors() -> None:
+    assert translated("on 2026-11-21", "on 2027/03/05") == "on 2027/03/05"
+    assert translated("in November", "in Mar") == "in Mar"
+    assert translated("at 17:36", "at 8:02 AM") == "at 8:02 AM"
+
+
+def test_local_time_is_each_machines_own() -> None:
+    then = Context((clock(THEN, offset=3600),))
+    now = Context((clock(NOW, offset=-5 * 3600),))
+    assert translated("at 18:36:14", "at 03:02:59", then=then, now=now) == "at 18:36:14"
+    golden, live = "2026-11-21T18:36:14+01:00", "2027-03-05T03:02:59-05:00"
+    assert translated(golden, live, then=then, now=now) == golden
+    # A zone that is not the machine's is the author's.
+    moved = "2027-03-05T17:02:59+09:00"
+    assert translated(golden, moved, then=then, now=now) == moved
+
+
+@pytest.mark.parametrize("unit", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_seconds_since_the_epoch(unit: int) -> None:
+    golden, live = (int(moment.replace(tzinfo=timezone.utc).timestamp() * unit) for moment in (THEN, NOW))
+    assert translated({"at": golden, "text": f"at {golden}"}, {"at": live, "text": f"at {live}"}) == {
+        "at": golden,
+        "text": f"at {golden}",
+    }
+    assert translated(golden, live + 3600 * unit) == live + 3600 * unit
+
+
+def test_a_float_of_seconds() -> None:
+    golden, live = (moment.replace(tzinfo=timezone.utc).timestamp() for moment in (THEN, NOW))
+    assert translated([golden], [live]) == [golden]
+    assert translated([golden], [int(live)]) == [int(live)], "another type is a change"
+
+
+def test_a_uuid_is_volatile_where_both_processes_made_it() -> None:
+    then, now = context(THEN, uuid=A), context(NOW, uuid=X)
+    assert translated(f"id {A}", f"id {X}", then=then, now=now) == f"id {A}"
+    bare, live = A.replace("-", ""), X.replace("-", "")
+    assert translated(f"run-{bare}", f"run-{live}", then=then, now=now) == f"run-{bare}"
+    assert translated(f"id {A}", f"id {live}", then=then, now=now) == f"id {live}", "another form is a change"
+    assert translated(f"id {A}", f"id {Y}", then=then, now=now) == f"id {Y}", "nobody made it"
+    assert translated(f"id {B}", f"id {X}", then=then, now=now) == f"id {X}", "it was the author's"
+
+
+def test_a_uuid_that_says_when_it_was_made() -> None:
+    """Version 7; many libraries bring a maker of their own."""
+
+    def made(moment: datetime) -> str:
+        milliseconds = int(moment.replace(tzinfo=timezone.utc).timestamp() * 1000)
+        return str(uuid.UUID(int=(milliseconds << 80) | (7 << 76) | (2 << 62) | 0x1234))
+
+    golden, live = made(THEN), made(NOW)
+    assert translated(golden, live) == golden
+    assert translated(golden, made(NOW - timedelta(hours=1))) != golden
+    assert translated(made(THEN - timedelta(hours=1)), live) == live
+
+
+def test_one_id_stays_one_id() -> None:
+    then, now = context(THEN, uuid=f"{A} {B}"), context(NOW, uuid=f"{X} {Y}")
+    assert translated([A, B, A], [X, Y, X], then=then, now=now) == [A, B, A]
+    assert translated([A, A], [X, Y], then=then, now=now) == [A, Y]
+    assert translated([A, B], [X, X], then=then, now=now) == [A, X]
+
+
+def test_what_was_settled_holds_for_the_rest_of_the_run() -> None:
+    volatile = Volatile(context(THEN, uuid=f"{A} {B}"), lambda: context(NOW, uuid=f"{X} {Y}"))
+    assert volatile.translated(B, X).value == B, "asking settles nothing"
+    volatile.settle(volatile.translated(A, X).made)
+    assert volatile.translated(B, X).value == X
+    assert volatile.translated(B, Y).value == B
+
+
+def test_paths_are_those_of_the_machine() -> None:
+    then = context(THEN, cwd="/home/alice/shop", home="/home/alice", tmp="/tmp /tmp/pytest-of-alice/pytest-3")
+    now = context(NOW, cwd="/builds/7/shop", home="/root", tmp="/var/tmp /var/tmp/pytest-of-root/pytest-0")
+    golden = "read /home/alice/shop/a.csv, /home/alice/.netrc, file:///tmp/pytest-of-alice/pytest-3/test_x0/b.txt."
+    live = "read /builds/7/shop/a.csv, /root/.netrc, file:///var/tmp/pytest-of-root/pytest-0/test_x0/b.txt."
+    assert translated(golden, live, then=then, now=now) == golden
+    for changed in ("/builds/7/shop/b.csv", "/builds/7/shopping/a.csv", "/root/shop/a.csv", "/builds/7/a.csv"):
+        other = live.replace("/builds/7/shop/a.csv", changed)
+        assert translated(golden, other, then=then, now=now) != golden
+    assert translated("in /home/alice2", "in /root2", then=then, now=now) == "in /root2"
+
+
+def test_a_path_that_both_name_is_left_alone() -> None:
+    then, now = context(THEN, cwd="/srv/app"), context(NOW, cwd="/work")
+    assert translated("/srv/app/x at 17:36", "/srv/app/x at 08:02", then=then, now=now) == "/srv/app/x at 17:36"
+
+
+def test_ports_and_the_number_of_the_process() -> None:
+    then, now = context(THEN, port="40001", pid="77"), context(NOW, port="50002", pid="1234")
+    golden = "http://127.0.0.1:40001/v1 by 77"
+    assert translated(golden, "http://127.0.0.1:50002/v1 by 1234", then=then, now=now) == golden
+    moved = "http://localhost:50002/v1 by 77"
+    assert translated(golden, moved, then=then, now=now) == moved, "another name of the host is a change"
+    other = "http://127.0.0.1:9000/v1 by 78"
+    assert translated(golden, other, then=then, now=now) == other
+    assert translated({"port": 40001, "pid": 77}, {"port": 50002, "pid": 1234}, then=then, now=now) == {
+        "port": 40001,
+        "pid": 77,
+    }
+
+
+def test_a_changed_text_is_translated_where_it_corresponds() -> None:
+    assert translated("Refund it. It is 17:36 now.", "Return it. It is 08:02 now.") == "Return it. It is 17:36 now."
+    assert translated("a 17:36 b", "a b c 08:02 b") == "a b c 17:36 b"
+
+
+def test_keys_are_translated_too() -> None:
+    assert translated({"2026-11-21": 1, "x": 2}, {"2027-03-05": 1, "x": 2}) == {"2026-11-21": 1, "x": 2}
+    assert translated({"2026-11-21": 1}, {"2027-03-05": 2}) == {"2026-11-21": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "golden", "live"),
+    [
+        ("clock", "2026-11-21", "2027-03-05"),
+        ("uuid", A, X),
+        ("pid", "77", "88"),
+        ("cwd", "/a/b", "/c/d"),
+        ("home", "/home/a", "/home/b"),
+        ("tmp", "/tmp/a", "/tmp/b"),
+        ("port", "localhost:4000", "localhost:5000"),
+    ],
+)
+def test_each_kind_can_be_compared_exactly(kind: str, golden: str, live: str) -> None:
+    then, now = (
+        context(moment, **{} if kind == "clock" else {kind: text.rpartition(":")[2]})
+        for moment, text in ((THEN, golden), (NOW, live))
+    )
+    assert translated(golden, live, then=then, now=now) == golden
+    assert translated(golden, live, then=then, now=now, exact=[kind]) == live
+
+
+def test_bits_and_nothing_are_left_alone() -> None:
+    for golden, live in ((True, False), (None, "x"), ("x", None), ({"a": 1}, [1]), ("1", 1)):
+        assert translated(golden, live) == live
+
+
+@given(st.text(alphabet=st.sampled_from("ab1 2-:/.T05NovemberMay,APM"), max_size=60))
+def test_pieces_are_the_text(text: str) -> None:
+    assert "".join(piece.text for piece in tokens.pieces(text, paths=["/a/b", "/a"])) == text
+
+
+_MOMENTS = st.datetimes(min_value=datetime(2001, 1, 1), max_value=datetime(2060, 1, 1))
+_PARTS = st.one_of(
+    st.sampled_from(FORMATS),
+    st.sampled_from(["{cwd}/x.csv", "{uuid}", "{pid}", "http://localhost:{port}/v1", "plain", "7 of 12", "{cwd}"]),
+)
+
+
+@given(st.lists(_PARTS, min_size=1, max_size=6), _MOMENTS, _MOMENTS)
+def test_what_contexts_supply_is_equal_in_the_index_and_when_translated(
+    parts: list[str], then: datetime, now: datetime
+) -> None:
+    values: tuple[Mapping[str, str], Mapping[str, str]] = (
+        {"cwd": "/home/alice/shop", "uuid": A, "pid": "77", "port": "40001"},
+        {"cwd": "/builds/7/shop", "uuid": X, "pid": "1234", "port": "5002"},
+    )
+    golden, live = (
+        " | ".join(part.format(**known) if "%" not in part else moment.strftime(part) for part in parts)
+        for moment, known in ((then, values[0]), (now, values[1]))
+    )
+    contexts = [context(moment, **known) for moment, known in ((then, values[0]), (now, values[1]))]
+    assert translated({"text": golden}, {"text": live}, then=contexts[0], now=contexts[1]) == {"text": golden}
+    assert coarse({"text": golden}) == coarse({"text": live})
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_only_recorded_values_are_ever_put_in(golden: str, live: str) -> None:
+    assert translated(golden, live, then=Context(), now=Context()) == live
+
+
+def test_what_is_no_date_reads_as_none() -> None:
+    assert not list(readings("2026-13-41"))
+    assert not list(readings("13:00 PM"))
+    assert [reading.fields["day"] for reading in readings("03/04/2026")] == [3, 4]
+
+
+def test_a_context_keeps_what_occurs_and_survives_the_file() -> None:
+    known = context(THEN, uuid=f"{A} {B}", cwd="/home/alice/shop", home="/home/alice", pid="77", port="40001 40002")
+    sent = {"text": f"see /home/alice/shop/x, {A.replace('-', '')} at http://localhost:40001"}
+    kept = known.within([(sent, {"id": B}), ([A, B], None)])
+    assert kept.values == {"uuid": {A}, "cwd": {"/home/alice/shop"}, "home": {"/home/alice"}, "port": {"40001"}}
+    assert Context.from_plain(kept.to_plain()) == Context(
+        kept.clocks, {kind: frozenset(found) for kind, found in kept.values.items()}
+    )
+    assert Context.from_plain(None) == Context()
+
+
+@pytest.mark.parametrize("plain", [{}, {"clocks": [{}], "values": {}}, {"clocks": 3, "values": {}}, [], {"clocks": []}])
+def test_a_context_that_is_none_is_an_error(plain: Any) -> None:
+    with pytest.raises(CassetteBroken, match="no context of a run"):
+        Context.from_plain(plain)
+
+
+# --- through a run ---------------------------------------------------------------------------------------------------
+
+
+def test_parallel_agents_with_ids_of_their_own(sdk_env: ModelServer, tmp_path: Path) -> None:
+    """Each has an id that it made, in two calls: whoever comes first, each gets its own answers, and swaps are seen."""
+    from model_replies import answer, last_text
+
+    sdk_env.script(lambda request: answer(request, last_text(request)[-6:]))
+
+    def agent(*, swapped: bool = False) -> list[str]:
+        ids = [uuid.uuid4() for _ in range(3)]
+        first = [agents.ask(f"begin {one} of customer {number:06}") for number, one in enumerate(ids)]
+        again = [ids[1], ids[0], ids[2]] if swapped else ids
+        return first + [agents.ask(f"end {one} of customer {number:06}") for number, one in enumerate(again)]
+
+    cassette = tmp_path / "run.yaml"
+    recorded = record(cassette, agent)
+    again = replay(cassette, agent)
+    assert again.value == recorded.value
+    assert {one.kind for _, one in again.verdict.substitutions} == {"uuid"}
+    changed = run(cassette, lambda: agent(swapped=True))
+    assert changed.failure is not None
+    assert {cause.kind for cause in changed.causes} == {"input_changed"}
+
+
+def test_tool_arguments_may_be_volatile(sdk_env: ModelServer, tmp_path: Path) -> None:
+    from pytest_spanchain import tool
+
+    ran: list[Any] = []
+
+    @tool
+    def book(when: datetime, ticket: uuid.UUID, folder: Path, *, fixed: str = "2030-01-01") -> str:
+        ran.append(ticket)
+        return f"booked {ticket}"
+
+    def agent(fixed: str = "2030-01-01") -> str:
+        return book(datetime.now(), uuid.uuid4(), tmp_path / "x", fixed=fixed)
+
+    cassette = tmp_path / "run.yaml"
+    recorded = record(cassette, agent)
+    assert replay(cassette, agent).value == recorded.value
+    assert len(ran) == 1
+    changed = run(cassette, lambda: agent(fixed="2030-01-02"))
+    (cause,) = changed.causes
+    assert [change.path for change in cause.changes] == ["request.arguments.fixed"]
+
+
+def test_ids_that_an_answer_carried_follow_it(sdk_env: ModelServer, tmp_path: Path) -> None:
+    from model_replies import answer
+
+    sdk_env.script(lambda request: answer(request, str(uuid.uuid4())))
+
+    def agent(ticket: str = "") -> str:
+        given = agents.ask("a ticket, please")
+        return agents.ask(f"close {ticket or given}")
+
+    cassette = tmp_path / "run.yaml"
+    recorded = record(cassette, agent)
+    assert replay(cassette, agent).value == recorded.value
+    changed = run(cassette, lambda: agent(ticket=str(uuid.uuid4())))
+    assert [cause.kind for cause in changed.causes] == ["input_changed"], "a fresh id instead of the answer's"
+
+
+def test_spans_of_others_may_carry_ids_too(sdk_env: ModelServer, tmp_path: Path) -> None:
+    from opentelemetry import trace
+
+    from project import echo
+
+    sdk_env.script(echo)
+
+    def agent(version: str = "1") -> str:
+        tracer = trace.get_tracer("my.framework")
+        attributes = {"session.id": str(uuid.uuid4()), "agent.version": version}
+        with tracer.start_as_current_span("invoke_agent", attributes=attributes) as span:
+            span.add_event("begun", {"at": datetime.now().isoformat()})
+            return agents.ask("hello")
+
+    cassette = tmp_path / "run.yaml"
+    record(cassette, agent)
+    again = replay(cassette, agent)
+    assert {one.kind for _, one in again.verdict.substitutions} == {"uuid", "clock"}
+    changed = run(cassette, lambda: agent("2"))
+    assert [cause.kind for cause in changed.causes] == ["attribute_changed"]
+
+
+def test_a_re_recording_does_not_tell_of_volatile_values(sdk_env: ModelServer, tmp_path: Path) -> None:
+    from project import echo
+
+    sdk_env.script(echo)
+    cassette = tmp_path / "run.yaml"
+
+    def agent(word: str = "Hello") -> str:
+        return agents.ask(f"{word} {uuid.uuid4()}")[:3]
+
+    record(cassette, agent)
+    again = record(cassette, agent)
+    assert [deviation.kind for deviation in again.verdict.deviations] == ["output_changed"], "the echo of the id"
+    changed = record(cassette, lambda: agent("Bye"))
+    assert "input_changed" in {deviation.kind for deviation in changed.verdict.deviations}
+    assert replay(cassette, lambda: agent("Bye")).verdict.substitutions
+
+
+def test_what_is_added_to_a_cassette_has_its_own_context(sdk_env: ModelServer, tmp_path: Path) -> None:
+    from project import echo
+
+    sdk_env.script(echo)
+    cassette = tmp_path / "run.yaml"
+
+    def agent(*more: str) -> list[str]:
+        return [agents.ask(f"{word} {uuid.uuid4()}")[:3] for word in ("one", *more)]
+
+    record(cassette, agent)
+    record(cassette, lambda: agent("two"), mode="new_episodes")
+    assert len(replay(cassette, lambda: agent("two")).verdict.substitutions) == 2
+
+
+AGENT = """
+import os, sys, tempfile, uuid
+from datetime import date, datetime
+from pathlib import Path
+
+SESSION = uuid.uuid4()  # made when the module is imported, before any test runs
+
+def prompt(word="Refund", due="2026-12-24", home="~"):
+    return (
+        f"{word} it. Today is {date.today():%A, %d %B %Y}, {datetime.now().isoformat()}, due {due}; session {SESSION}, "
+        f"request {uuid.uuid4()}, process {os.getpid()}, in {os.getcwd()}/data, home {Path(home).expanduser()}/notes, "
+        f"file {tempfile.mkdtemp()}/out.txt"
+    )
+"""
+
+TEST = """
+import pytest
+from agent_under_test import prompt
+
+@pytest.mark.cassette
+def test_same(tmp_path):
+    assert ask(prompt() + f" and {tmp_path}/report.csv").startswith("You said")
+
+@pytest.mark.cassette
+def test_word():
+    ask(prompt(**CHANGED_WORD))
+
+@pytest.mark.cassette
+def test_date():
+    ask(prompt(**CHANGED_DATE))
+"""
+
+
+def test_next_month_on_another_machine(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded here; replayed a month later with another home, temporary directory and working directory."""
+    project.find(project.path, monkeypatch=monkeypatch)
+    project.write(AGENT, "agent_under_test.py")
+    project.write(TEST.replace("CHANGED_WORD", "{}").replace("CHANGED_DATE", "{}"))
+    assert project.run("--record-mode=once", process=True).outcomes == {"passed": 3}
+    project.server.close()
+    for name in ("HOME", "TMPDIR"):
+        place = tmp_path / name.lower()
+        place.mkdir()
+        monkeypatch.setenv(name, str(place))
+    travel = "import time_machine\ntime_machine.travel(time_machine_target, tick=True).start()\n"
+    moment = (datetime.now(timezone.utc) + timedelta(days=31, hours=5)).isoformat()
+    project.write(f"time_machine_target = {moment!r}\n{travel}", "conftest.py")
+    green = project.run(process=True)
+    assert green.outcomes == {"passed": 3}, green.out
+    project.write(
+        TEST.replace("CHANGED_WORD", "{'word': 'Return'}").replace("CHANGED_DATE", "{'due': '2026-12-25'}"),
+    )
+    red = project.run(process=True)
+    assert red.outcomes == {"passed": 1, "failed": 2}, red.out
+    assert red.out.count("1 deviation from the golden trace: input_changed") >= 2
+    exact = project.run("-o", "spanchain_exact=clock", "-k", "test_same", process=True)
+    assert exact.outcomes == {"failed": 1, "deselected": 2}, exact.out
+
+
+def test_json_rpc_counts_for_itself(sdk_env: ModelServer, tmp_path: Path) -> None:
+    import httpx
+
+    from servers import Json
+
+    sdk_env.script(lambda request: Json({"jsonrpc": "2.0", "id": 1, "result": {}}))
+
+    def agent(number: int = 1, trace: str = "00-aa-bb-01", name: str = "add") -> int:
+        meta = {"traceparent": trace, "progressToken": number}
+        call = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": name, "_meta": meta}}
+        return httpx.post(f"{sdk_env.url}/mcp", json=call).status_code
+
+    cassette = tmp_path / "run.yaml"
+    record(cassette, agent)
+    replay(cassette, lambda: agent(7, "00-cc-dd-01"))
+    assert run(cassette, lambda: agent(7, "00-cc-dd-01", "subtract")).failure is not None
+    assert run(cassette, lambda: agent(7, "00-cc-dd-01"), exact=["stack"]).failure is not None
+
+
+def test_environment_names_the_ports_of_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_spanchain import _fresh
+
+    monkeypatch.setenv("SHOP_URL", "http://127.0.0.1:45123/api")
+    assert _fresh.context().has("port", "45123")
+    assert _fresh.context().has("pid", str(os.getpid()))
+
+
+def test_long_blobs_cost_nothing_and_are_left_alone() -> None:
+    blob = "QUJD2026-11-21" * 100_000
+    assert translated([blob, "2026-11-21"], [blob.replace("Q", "q"), "2027-03-05"]) == [
+        blob.replace("Q", "q"),
+        "2026-11-21",
+    ]
+    assert [piece.shape for piece in tokens.pieces(f"see {blob}")] == [tokens.LITERAL]
+    assert coarse(blob) == blob
