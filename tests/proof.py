@@ -58,16 +58,20 @@ class Proof:
         """What tools have done, in order."""
         return self.ledger.read_text(encoding="utf-8").splitlines() if self.ledger.exists() else []
 
-    def holds(self, agent: Callable[[], Any], *, ran: Sequence[str] = (), in_order: bool = True) -> Outcome:
+    def holds(
+        self, agent: Callable[[], Any], *, ran: Sequence[str] = (), in_order: bool = True, notes: Sequence[str] = ()
+    ) -> Outcome:
         """Record an agent, take the servers down, and replay it: the same value, no connection, and no tool runs again.
 
         Args:
             agent: a plain or an async function without arguments; what it returns or raises is compared.
             ran: what its tools do, once.
             in_order: whether they do it in this order.
+            notes: how what is said of tools that were not met begins; by default nothing is.
         """
         recorded = record(self.cassette, agent, **self.settings)
         assert recorded.verdict.live_calls > 0
+        self._says(recorded, notes)
         kept = self.cassette.read_bytes()
         did = self.ran
         assert (did if in_order else sorted(did)) == (list(ran) if in_order else sorted(ran))
@@ -79,9 +83,15 @@ class Proof:
             assert self.ran == did, "a tool ran again"
             assert again.value == recorded.value
             assert repr(again.raised) == repr(recorded.raised)
+            self._says(again, notes)
         self.stays_untouched()
         assert self.cassette.read_bytes() == kept
         return recorded
+
+    def _says(self, outcome: Outcome, notes: Sequence[str]) -> None:
+        said = [note for note in outcome.verdict.notes if " no call of a function of that name was met" in note]
+        assert len(said) == len(notes), said
+        assert all(note.startswith(wanted) for note, wanted in zip(said, notes, strict=True)), said
 
     def breaks(self, agent: Callable[[], Any]) -> list[Deviation]:
         """Replay a changed agent: it is red, with nothing contacted and no tool run. Gives what it is blamed for."""

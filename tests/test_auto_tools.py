@@ -827,3 +827,41 @@ def test_nothing_is_left_behind(proof: Proof) -> None:
     assert (refund.__code__, Shop.refund.__code__) == codes, "only what was called stays patched"
     gc.collect()
     assert [holder() for holder in holders] == [None, None]
+
+
+# --- what only could be a tool, called otherwise than the model asked -------------------------------------------------
+
+
+def ship_tool(parcel: str, sum_: float = 1) -> str:
+    """Could be ``ship``: the name is spelt otherwise, and the parameters have other names."""
+    log(f"ship {parcel} {sum_:g}")
+    return f"shipped {parcel}"
+
+
+def test_a_function_that_could_be_the_tool_does_not_run_with_other_arguments(proof: Proof) -> None:
+    proof.server.script(asks(ToolCall("ship", ASKED)))
+
+    def agent(extra: str = "") -> str:
+        return converse(lambda name, given: ship_tool(given["order"] + extra, given["amount"]), "ship")
+
+    recorded = proof.holds(agent, ran=["ship 1412 3"])
+    assert tools_of(recorded) == ["execute_tool ship"]
+    (cause,) = proof.breaks(lambda: agent(extra="-b"))
+    assert (cause.kind, [change.path for change in cause.changes]) == ("input_changed", ["request.arguments.parcel"])
+
+
+def test_what_ran_unrecorded_while_the_model_waited_runs_again(proof: Proof) -> None:
+    """A draft of the call is no call of the tool: the recording says so, or an unchanged agent would be red."""
+    proof.server.script(asks(ToolCall("ship", ASKED)))
+
+    def use(name: str, given: dict[str, Any]) -> str:
+        ship_tool(given["order"] + "-draft")
+        return ship_tool(given["order"], given["amount"])
+
+    outcome = record(proof.cassette, lambda: converse(use, "ship"))
+    assert tools_of(outcome) == ["execute_tool ship"]
+    assert "test_auto_tools:ship_tool" in proof.cassette.read_text(encoding="utf-8")
+    proof.take_down()
+    again = replay(proof.cassette, lambda: converse(use, "ship"))
+    assert again.value == outcome.value
+    assert proof.ran == ["ship 1412-draft 1", "ship 1412 3", "ship 1412-draft 1"]

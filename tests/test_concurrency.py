@@ -405,7 +405,7 @@ def test_eager_tasks_keep_their_places(tmp_path: Path) -> None:
             glance(number + 10)
 
     recorded = record(tmp_path / "c.yaml", agent).verdict.live
-    assert [span.name.split()[1] for span in recorded][1:] == ["peek", "glance", "glance"] * 2
+    assert [span.name.split()[1] for span in list(recorded)[1:]] == ["peek", "glance", "glance"] * 2
     replay(tmp_path / "c.yaml", agent)
 
 

@@ -598,6 +598,8 @@ def test_the_provider_is_told_by_the_host(url: str, provider: str) -> None:
         ("POST", "https://h/v1/chat/completions", None),
         ("POST", "https://h/v1/responses", {"model": "m"}),
         ("POST", "https://h/v1/responses/resp_1/cancel", {"input": "x"}),
+        ("POST", "https://h/forms/7/responses", {"input": "an answer to a form"}),
+        ("POST", "https://h/forms/7/responses", {"prompt": "an answer to a form"}),
         ("POST", "https://h/v1/messages", {"messages": USER}),
         ("POST", "https://h/v1/messages/count_tokens", {"messages": USER, "max_tokens": 1}),
         ("POST", "https://h/v1/threads/t/messages", {"role": "user", "content": "x"}),

@@ -14,15 +14,17 @@ import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from opentelemetry import context
 
 from pytest_spanchain import DeviationError, LiveCallError, RunClosedError, tool, use_cassette
 from recording import Outcome, record, run
@@ -373,6 +375,78 @@ def test_telemetry_through_httpx_is_refused_and_not_recorded(tmp_path: Path) -> 
     outcome = run(tmp_path / "c.yaml", agent)
     assert outcome.failure is None
     assert outcome.value != "sent"
+
+
+def by_httpx(url: str) -> None:
+    with httpx2.Client(timeout=2) as client:
+        client.post(url, content=b"spans")
+
+
+def by_urllib(url: str) -> None:
+    with urllib.request.urlopen(urllib.request.Request(url, data=b"spans"), timeout=2) as answer:
+        answer.read()
+
+
+def by_urllib3(url: str) -> None:
+    urllib3 = pytest.importorskip("urllib3")
+    with urllib3.PoolManager(retries=False) as pool:
+        pool.request("POST", url, body=b"spans")
+
+
+def by_aiohttp(url: str) -> None:
+    aiohttp = pytest.importorskip("aiohttp")
+
+    async def post() -> None:
+        async with aiohttp.ClientSession() as client, client.post(url, data=b"spans") as answer:
+            await answer.read()
+
+    asyncio.run(post())
+
+
+@contextmanager
+def suppressed() -> Iterator[None]:
+    """As exporters do while they send, and users where they want no spans."""
+    token = context.attach(context.set_value(context._SUPPRESS_INSTRUMENTATION_KEY, True))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+@pytest.mark.parametrize("send", [by_httpx, by_urllib, by_urllib3, by_aiohttp])
+def test_an_exporter_stays_out_wherever_its_collector_is(
+    send: Callable[[str], None], tmp_path: Path, server: ModelServer
+) -> None:
+    server.script(lambda request: Json({}))
+
+    def agent() -> None:
+        with suppressed(), suppress(Exception):
+            send(f"{server.url}/otel/v1/traces")
+        by_httpx(f"{server.url}/agent")
+
+    recorded = record(tmp_path / "c.yaml", agent)
+    assert [request.path for request in server.requests] == ["/otel/v1/traces", "/agent"]
+    assert [span.name for span in recorded.verdict.live if span.exchange] == ["POST /agent"]
+    assert not recorded.verdict.notes
+    outcome = run(tmp_path / "c.yaml", agent)
+    assert (outcome.failure, outcome.raised) == (None, None)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("path", ["agent", "v1/traces"])
+def test_what_only_suppresses_spans_or_only_looks_like_an_export_is_recorded(
+    path: str, tmp_path: Path, server: ModelServer
+) -> None:
+    server.script(lambda request: Json({}))
+
+    def agent() -> None:
+        with suppressed() if path == "agent" else nullcontext():
+            by_httpx(f"{server.url}/{path}")
+
+    recorded = record(tmp_path / "c.yaml", agent)
+    assert [span.name for span in recorded.verdict.live if span.exchange] == [f"POST /{path}"]
+    assert run(tmp_path / "c.yaml", agent).failure is None
+    assert len(server.requests) == 1
 
 
 # --- the end -----------------------------------------------------------------------------------------------------

@@ -796,3 +796,10 @@ async def test_it(n):
 """
     )
     twice(project, *WAYS["strict"], "-n2", "--dist=loadgroup", tests=4, live=4, process=True)
+
+
+def test_a_plan_sets_nothing_up(project: Project) -> None:
+    project.write("@pytest.mark.cassette\ndef test_it(tmp_path, tmp_path_factory):\n    ask('hello')\n")
+    result = project.run("--setup-plan")
+    assert result.code == 0, result.out
+    assert project.requests == 0

@@ -39,13 +39,15 @@ def context(moment: datetime, **values: str) -> Context:
 
 def translated(golden: Any, live: Any, *, then: Context | None = None, now: Context | None = None, **more: Any) -> Any:
     volatile = Volatile(then or context(THEN), lambda: now or context(NOW), **more)
-    return volatile.translated(golden, live).value
+    return volatile.translated(golden, live)
 
 
 FORMATS = [
     *("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S+00:00"),
     *("%d/%m/%Y", "%m/%d/%Y", "%m/%d/%y", "%d.%m.%Y", "%Y/%m/%d", "%Y%m%d", "%Y%m%d_%H%M%S", "%Y%m%dT%H%M%SZ"),
     *("%B %d, %Y", "%A, %B %d, %Y", "%d %B %Y", "%a, %d %b %Y %H:%M:%S GMT", "%c", "%b %d", "%d %b", "%B %Y"),
+    *("%Y-%m", "%m/%Y", "%G-W%V", "%G-W%V-%u", "%Y-%m-%d_%H-%M-%S", "%Y-%m-%d-%H%M%S", "%Y年%m月%d日", "%b %Y"),
+    *("datetime.date(%Y, %m, %d)", "datetime.datetime(%Y, %m, %d, %H, %M, %S)"),
     *("%A", "%B", "%Y", "%H:%M", "%H:%M:%S", "%I:%M %p", "%A, %d %B %Y at %H:%M", "%d-%b-%Y", "%b %d %Y, %I:%M%p"),
 ]
 
@@ -73,6 +75,32 @@ def test_the_format_is_the_authors() -> None:
     assert translated("on 2026-11-21", "on 2027/03/05") == "on 2027/03/05"
     assert translated("in November", "in Mar") == "in Mar"
     assert translated("at 17:36", "at 8:02 AM") == "at 8:02 AM"
+
+
+def test_todays_date_may_stand_before_what_the_author_put_there() -> None:
+    for rest in ("T00:00:00Z", " 09:00", "-0042", "T23:59:59+00:00", ", 9:00 AM"):
+        golden, live = (f"since {moment:%Y-%m-%d}{rest}" for moment in (THEN, NOW))
+        assert translated(golden, live) == golden
+    assert translated("since 2026-11-21T09:00", "since 2027-03-05T10:00") == "since 2027-03-05T10:00"
+    assert translated("since 2026-11-20T09:00", "since 2027-03-05T09:00") == "since 2027-03-05T09:00"
+
+
+def test_queries_and_forms_quote_what_they_say() -> None:
+    from urllib.parse import quote, urlencode
+
+    then, now = context(THEN, uuid=A, tmp="/tmp/tmpabcdefgh"), context(NOW, uuid=X, tmp="/var/tmpstuvwxyz")
+    for form in ("%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S+00:00", "%Y-%m-%d %H:%M:%S", "%d/%m/%Y", "%Y-%m-%d"):
+        golden, live = (urlencode({"a": moment.strftime(form), "b": "c d"}) for moment in (THEN, NOW))
+        assert translated(golden, live) == golden
+        golden, live = (f"/since{quote(' ' + moment.strftime(form), safe='')}/x" for moment in (THEN, NOW))
+        assert translated(golden, live) == golden
+        other = urlencode({"a": (NOW + timedelta(days=2, hours=3)).strftime(form), "b": "c d"})
+        assert translated(urlencode({"a": THEN.strftime(form), "b": "c d"}), other) == other
+    golden, live = (
+        quote(f"/{one} /{place}/x y", safe="") for one, place in ((A, "tmp/tmpabcdefgh"), (X, "var/tmpstuvwxyz"))
+    )
+    assert translated(golden, live, then=then, now=now) == golden
+    assert translated("2026-11-21T17:36", "2027-03-05T08%3A02") == "2027-03-05T08%3A02", "another spelling is a change"
 
 
 def test_local_time_is_each_machines_own() -> None:
@@ -112,6 +140,32 @@ def test_a_uuid_is_volatile_where_both_processes_made_it() -> None:
     assert translated(f"id {B}", f"id {X}", then=then, now=now) == f"id {X}", "it was the author's"
 
 
+@pytest.mark.parametrize("length", [8, 12, 24, 31])
+def test_a_uuid_that_was_cut_off(length: int) -> None:
+    first, second = "0123a567-8c9d-4eef-8123-456789abcdef", "76543210-1234-4321-8765-0123456789ab"
+    then, now = context(THEN, uuid=f"{first} {A}"), context(NOW, uuid=f"{second} {X}")
+    cut, live = (one.replace("-", "")[:length] for one in (first, second))
+    assert translated(f"call_{cut} ", f"call_{live} ", then=then, now=now) == f"call_{cut} "
+    assert coarse(f"call_{cut} ", known={}) == coarse(f"call_{live} ", known={})
+    unknown = f"call_{Y.replace('-', '')[:length]}"
+    assert translated(f"call_{cut}", unknown, then=then, now=now) == unknown
+    assert translated([first, cut], [second, live], then=then, now=now) == [first, cut]
+    assert translated([first, cut], [X, live], then=then, now=now) == [first, live], "it is another one's"
+    kept = context(THEN, uuid=f"{first} {A}").within([(f"call_{cut}", None)])
+    assert kept.values == {"uuid": {first}}
+
+
+def test_a_number_is_not_taken_for_an_id() -> None:
+    then, now = context(THEN, uuid=A), context(NOW, uuid=X)
+    for golden, live in (("12345678901234567890" * 2, "9" * 40), ("123456.789", "123456.788"), ("1" * 31, "2" * 31)):
+        assert translated(f"n {golden}", f"n {live}", then=then, now=now) == f"n {live}"
+
+
+def test_ids_that_touch() -> None:
+    then, now = context(THEN, uuid=f"{A} {B}"), context(NOW, uuid=f"{X} {Y}")
+    assert translated(f"{A}-{B}", f"{X}-{Y}", then=then, now=now) == f"{A}-{B}"
+
+
 def test_a_uuid_that_says_when_it_was_made() -> None:
     """Version 7; many libraries bring a maker of their own."""
 
@@ -134,10 +188,14 @@ def test_one_id_stays_one_id() -> None:
 
 def test_what_was_settled_holds_for_the_rest_of_the_run() -> None:
     volatile = Volatile(context(THEN, uuid=f"{A} {B}"), lambda: context(NOW, uuid=f"{X} {Y}"))
-    assert volatile.translated(B, X).value == B, "asking settles nothing"
-    volatile.settle(volatile.translated(A, X).made)
-    assert volatile.translated(B, X).value == X
-    assert volatile.translated(B, Y).value == B
+    assert volatile.translated(B, X) == B, "asking settles nothing"
+    assert volatile.claim(A, X).value == A
+    assert volatile.translated(B, X) == X
+    assert volatile.translated(B, Y) == B
+    judged = volatile.fork()
+    assert judged.claim(B, X).value == X
+    assert judged.claim(B, Y).value == B
+    assert volatile.claim(A, Y).value == Y
 
 
 def test_paths_are_those_of_the_machine() -> None:
@@ -150,6 +208,35 @@ def test_paths_are_those_of_the_machine() -> None:
         other = live.replace("/builds/7/shop/a.csv", changed)
         assert translated(golden, other, then=then, now=now) != golden
     assert translated("in /home/alice2", "in /root2", then=then, now=now) == "in /root2"
+
+
+def test_another_temporary_directory_is_a_change() -> None:
+    then = context(THEN, tmp="/tmp /tmp/tmpabcdefgh /tmp/tmpijklmnop /tmp/pytest-of-a/pytest-3/test_x0")
+    now = context(NOW, tmp="/tmp /tmp/tmpqrstuvwx /tmp/tmpyz012345 /tmp/pytest-of-b/pytest-12/test_x1")
+    here, there = "/tmp/tmpabcdefgh", "/tmp/tmpqrstuvwx"
+    assert translated(f"in {here}/x", f"in {there}/x", then=then, now=now) == f"in {here}/x"
+    assert translated(f"in {here}/x", "in /tmp/x", then=then, now=now) == "in /tmp/x"
+    assert translated("in /tmp/x", f"in {there}/x", then=then, now=now) == f"in {there}/x"
+    made, live = "/tmp/pytest-of-a/pytest-3/test_x0", "/tmp/pytest-of-b/pytest-12/test_x1"
+    assert translated(made, live, then=then, now=now) == made
+    assert translated(made, there, then=then, now=now) == there
+    # Each stands for one: to copy the other way round is a change.
+    said = [f"first {here}, then /tmp/tmpijklmnop", f"copy {here} to /tmp/tmpijklmnop"]
+    changed = [f"first {there}, then /tmp/tmpyz012345", f"copy /tmp/tmpyz012345 to {there}"]
+    assert translated(said, changed, then=then, now=now) == [said[0], changed[1]]
+
+
+def test_what_is_still_there_stands_for_itself() -> None:
+    then, now = (
+        context(THEN, cwd="/a/shop", port="8080 40001"),
+        context(NOW, cwd="/a/shop /tmp/x", port="8080 8081 5000"),
+    )
+    assert translated("in /a/shop", "in /tmp/x", then=then, now=now) == "in /tmp/x"
+    for text in ("port {}", "http://localhost:{}/a"):
+        assert translated(text.format(8080), text.format(8081), then=then, now=now) == text.format(8081)
+        assert translated(text.format(40001), text.format(5000), then=then, now=now) == text.format(40001)
+    named = Context((clock(NOW),), {"port": {"40001", "40002"}}, settled={"40001"})
+    assert translated("port 40001", "port 40002", then=then, now=named) == "port 40002"
 
 
 def test_a_path_that_both_name_is_left_alone() -> None:
@@ -181,6 +268,18 @@ def test_keys_are_translated_too() -> None:
     assert translated({"2026-11-21": 1}, {"2027-03-05": 2}) == {"2026-11-21": 2}
 
 
+def test_keys_are_told_apart_by_what_they_stand_for() -> None:
+    then, now = context(THEN, uuid=f"{B} {A}"), context(NOW, uuid=f"{X} {Y}")
+    assert translated({A: 1, B: 2, "first": A}, {Y: 1, X: 2, "first": Y}, then=then, now=now) == {
+        A: 1,
+        B: 2,
+        "first": A,
+    }
+    assert translated({A: 1, B: 2}, {X: 2, Y: 1}, then=then, now=now) == {A: 1, B: 2}
+    changed = translated({A: 1, B: 2, "first": A}, {Y: 1, X: 2, "first": X}, then=then, now=now)
+    assert changed != {A: 1, B: 2, "first": A}
+
+
 @pytest.mark.parametrize(
     ("kind", "golden", "live"),
     [
@@ -209,7 +308,7 @@ def test_bits_and_nothing_are_left_alone() -> None:
 
 @given(st.text(alphabet=st.sampled_from("ab1 2-:/.T05NovemberMay,APM"), max_size=60))
 def test_pieces_are_the_text(text: str) -> None:
-    assert "".join(piece.text for piece in tokens.pieces(text, paths=["/a/b", "/a"])) == text
+    assert "".join(piece.text for piece in tokens.pieces(text, paths={"/a/b", "/a"})) == text
 
 
 _MOMENTS = st.datetimes(min_value=datetime(2001, 1, 1), max_value=datetime(2060, 1, 1))
@@ -233,7 +332,9 @@ def test_what_contexts_supply_is_equal_in_the_index_and_when_translated(
     )
     contexts = [context(moment, **known) for moment, known in ((then, values[0]), (now, values[1]))]
     assert translated({"text": golden}, {"text": live}, then=contexts[0], now=contexts[1]) == {"text": golden}
-    assert coarse({"text": golden}) == coarse({"text": live})
+    assert coarse({"text": golden}, known={}) == coarse({"text": live}, known={})
+    volatile = Volatile(contexts[0], lambda: contexts[1])
+    assert volatile.masked({"text": golden, golden: [1, True]}) == volatile.masked({"text": live, live: [1, True]})
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
@@ -349,6 +450,204 @@ def test_spans_of_others_may_carry_ids_too(sdk_env: ModelServer, tmp_path: Path)
     assert [cause.kind for cause in changed.causes] == ["attribute_changed"]
 
 
+def test_spans_of_others_that_share_an_id_must_share_it(sdk_env: ModelServer, tmp_path: Path) -> None:
+    from opentelemetry import trace
+
+    def agent(*, shared: bool = True) -> None:
+        tracer = trace.get_tracer("my.framework")
+        session = str(uuid.uuid4())
+        for name in ("plan", "act"):
+            value = session if shared else str(uuid.uuid4())
+            with tracer.start_as_current_span(name, attributes={"plan.id": value}):
+                lookup(name)
+
+    cassette = tmp_path / "run.yaml"
+    record(cassette, agent, tools=[lookup])
+    replay(cassette, agent, tools=[lookup])
+    assert run(cassette, lambda: agent(shared=False), tools=[lookup]).failure is not None
+
+
+def lookup(name: str) -> str:
+    return name
+
+
+def test_names_may_carry_ids_too(sdk_env: ModelServer, tmp_path: Path) -> None:
+    import httpx
+    from opentelemetry import trace
+
+    from servers import Json
+
+    sdk_env.script(lambda request: Json({"ok": True}))
+
+    def agent(word: str = "session", step: str = "steps") -> int:
+        with trace.get_tracer("my.framework").start_as_current_span(f"{word} {uuid.uuid4()}"):
+            return httpx.get(f"{sdk_env.url}/{step}/{uuid.uuid4()}/{datetime.now():%Y-%m-%d_%H-%M-%S}").status_code
+
+    cassette = tmp_path / "run.yaml"
+    record(cassette, agent)
+    assert replay(cassette, agent).value == 200
+    assert run(cassette, lambda: agent("task")).failure is not None
+    assert run(cassette, lambda: agent(step="tests")).failure is not None
+
+
+def test_what_a_tool_gives_that_runs_in_replay_may_be_volatile(sdk_env: ModelServer, tmp_path: Path) -> None:
+    from project import echo
+
+    sdk_env.script(echo)
+
+    def agent(word: str = "ticket") -> str:
+        return agents.ask(f"close {ticket(word)}")[:9]
+
+    cassette = tmp_path / "run.yaml"
+    settings: dict[str, Any] = {"tools": [ticket], "run": ["*ticket"]}
+    record(cassette, agent, **settings)
+    assert {one.kind for _, one in replay(cassette, agent, **settings).verdict.substitutions} == {"uuid", "clock"}
+    changed = run(cassette, lambda: agent("bill"), **settings)
+    assert {cause.kind for cause in changed.causes} >= {"input_changed"}
+    global OPEN
+    try:
+        OPEN = False
+        gives_else = run(cassette, agent, **settings)
+    finally:
+        OPEN = True
+    assert gives_else.failure is not None
+
+
+OPEN = True
+
+
+def ticket(word: str) -> str:
+    return f"{word} {uuid.uuid4()} of {datetime.now()}, open: {OPEN}"
+
+
+def test_free_ports_that_are_looked_for_are_known() -> None:
+    import socket
+
+    from pytest_spanchain import _fresh
+
+    _fresh.watch_makers()
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        assert _fresh.context().has("port", str(found.getsockname()[1]))
+
+
+def test_a_clock_that_is_stopped_did_not_run_for_years(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As freezegun does it: the clocks of modules are replaced, that of steps as well."""
+    import time
+
+    from pytest_spanchain import _fresh
+
+    stopped = int(datetime(2030, 1, 1, tzinfo=timezone.utc).timestamp() * 1e9)
+    monkeypatch.setattr(time, "time_ns", lambda: stopped)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: stopped)
+    (known,) = _fresh.context().clocks
+    assert known.end_ns == stopped
+    assert known.end_ns - known.start_ns < 86400 * 10**9
+
+
+def test_both_offsets_of_a_night_in_spring(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    from pytest_spanchain import _fresh
+
+    hour = 3600 * 10**9
+    change = int(datetime(2026, 3, 29, 1, tzinfo=timezone.utc).timestamp() * 1e9)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        monkeypatch.setattr(_fresh, "_STARTED", (change - hour, 0))
+        monkeypatch.setitem(_fresh._TRUE, "steps", lambda: 2 * hour)
+        monkeypatch.setattr(time, "time_ns", lambda: change + hour)
+        known = Context(_fresh._clocks())
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert {one.offset for one in known.clocks} == {3600, 7200}
+    now = context(datetime(2026, 7, 1, 10, 0))
+    for shown in ("01:30", "03:30"):
+        assert translated(f"at {shown}", "at 10:00", then=known, now=now) == f"at {shown}"
+
+
+def test_a_child_may_be_forked_while_a_maker_works() -> None:
+    import threading
+
+    from pytest_spanchain import _fresh
+
+    before = _fresh._lock
+    with before:
+        _fresh._forked()
+        done = threading.Thread(target=lambda: _fresh.saw("uuid", A))
+        done.start()
+        done.join(5)
+        assert not done.is_alive()
+    _fresh._lock = before
+
+
+def test_makers_may_run_in_threads_while_others_ask() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pytest_spanchain import _fresh
+
+    _fresh.watch()
+    limit = _fresh._REMEMBERED["uuid"]
+    for _ in range(limit):
+        uuid.uuid4()
+    with ThreadPoolExecutor(4) as pool:
+        makers = [pool.submit(lambda: [uuid.uuid4() for _ in range(2_000)]) for _ in range(3)]
+        asked = pool.submit(lambda: [_fresh.context().within([("x", "y")]) for _ in range(50)])
+    for made in makers:
+        made.result()
+    asked.result()
+    assert len(_fresh.context().values["uuid"]) == limit
+
+
+def test_a_maker_that_is_watched_looks_like_itself() -> None:
+    import inspect
+
+    from pytest_spanchain import _fresh
+
+    _fresh.watch_makers()
+    assert list(inspect.signature(uuid.uuid1).parameters) == ["node", "clock_seq"]
+    assert "def uuid4" in inspect.getsource(uuid.uuid4)
+
+
+def test_many_that_differ_in_a_number_are_told_apart_at_once(
+    sdk_env: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each carries the time, and in replay they come in another order, as those of parallel agents do."""
+    import asyncio
+
+    from caller import aask
+    from project import echo
+
+    sdk_env.script(lambda request: echo(request))
+    count, looks = 60, [0]
+
+    async def agent(*, late: bool) -> list[str]:
+        turns = [asyncio.Event() for _ in range(count)]
+
+        async def one(number: int) -> str:
+            await turns[number].wait()
+            said = await aask(f"item {number} at {datetime.now()}")
+            turns[(number - 1 if late else number + 1) % count].set()
+            return said.partition(" at ")[0]
+
+        turns[count - 1 if late else 0].set()
+        return list(await asyncio.gather(*map(one, range(count))))
+
+    translated = Volatile.translated
+
+    def counted(self: Volatile, golden: Any, live: Any) -> Any:
+        looks[0] += 1
+        return translated(self, golden, live)
+
+    cassette = tmp_path / "run.yaml"
+    recorded = record(cassette, lambda: asyncio.run(agent(late=False)))
+    monkeypatch.setattr(Volatile, "translated", counted)
+    assert replay(cassette, lambda: asyncio.run(agent(late=True))).value == recorded.value
+    assert looks[0] <= 5 * count
+
+
 def test_a_re_recording_does_not_tell_of_volatile_values(sdk_env: ModelServer, tmp_path: Path) -> None:
     from project import echo
 
@@ -385,7 +684,7 @@ import os, sys, tempfile, uuid
 from datetime import date, datetime
 from pathlib import Path
 
-SESSION = uuid.uuid4()  # made when the module is imported, before any test runs
+SESSION = uuid.uuid4()  # made when the module is imported, before any test runs, and before pytest is configured
 
 def prompt(word="Refund", due="2026-12-24", home="~"):
     return (
@@ -417,6 +716,7 @@ def test_next_month_on_another_machine(project: Project, tmp_path: Path, monkeyp
     """Recorded here; replayed a month later with another home, temporary directory and working directory."""
     project.find(project.path, monkeypatch=monkeypatch)
     project.write(AGENT, "agent_under_test.py")
+    project.write("import agent_under_test\n", "conftest.py")
     project.write(TEST.replace("CHANGED_WORD", "{}").replace("CHANGED_DATE", "{}"))
     assert project.run("--record-mode=once", process=True).outcomes == {"passed": 3}
     project.server.close()
@@ -426,9 +726,11 @@ def test_next_month_on_another_machine(project: Project, tmp_path: Path, monkeyp
         monkeypatch.setenv(name, str(place))
     travel = "import time_machine\ntime_machine.travel(time_machine_target, tick=True).start()\n"
     moment = (datetime.now(timezone.utc) + timedelta(days=31, hours=5)).isoformat()
-    project.write(f"time_machine_target = {moment!r}\n{travel}", "conftest.py")
-    green = project.run(process=True)
+    project.write(f"import agent_under_test\ntime_machine_target = {moment!r}\n{travel}", "conftest.py")
+    green = project.run("-vv", process=True)
     assert green.outcomes == {"passed": 3}, green.out
+    assert "not compared, supplied by the runs' own contexts: 6 clock" in green.out
+    assert "uuid: test_it.py::test_same: chat gpt-test: request.body.json.messages[0].content: " in green.out
     project.write(
         TEST.replace("CHANGED_WORD", "{'word': 'Return'}").replace("CHANGED_DATE", "{'due': '2026-12-25'}"),
     )
@@ -473,4 +775,24 @@ def test_long_blobs_cost_nothing_and_are_left_alone() -> None:
         "2026-11-21",
     ]
     assert [piece.shape for piece in tokens.pieces(f"see {blob}")] == [tokens.LITERAL]
-    assert coarse(blob) == blob
+    assert coarse(blob, known={}) == blob
+
+
+@pytest.mark.parametrize("mode", ["none", "rewrite"])
+def test_a_cassette_with_a_bad_context_is_refused_and_can_be_replaced(
+    mode: str, sdk_env: ModelServer, tmp_path: Path
+) -> None:
+    from builders import sample_document
+    from project import echo
+    from pytest_spanchain import CassetteBroken as Broken
+    from pytest_spanchain import _codec
+
+    sdk_env.script(echo)
+    cassette = tmp_path / "run.yaml"
+    document = sample_document(nodeid="run.yaml", recorder={"plugin": "0", "python": "3", "scopes": [], "context": 3})
+    cassette.write_bytes(_codec.dumps(document))
+    if mode == "none":
+        with pytest.raises(Broken, match="no context of a run"):
+            run(cassette, lambda: agents.ask("hello"))
+    else:
+        assert "could not be compared with" in record(cassette, lambda: agents.ask("hello")).verdict.notes[0]

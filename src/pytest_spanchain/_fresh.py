@@ -12,9 +12,11 @@ import re
 import socket
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +26,18 @@ if TYPE_CHECKING:
     from ._volatile import Clock, Context
 
 _STARTED = time.time_ns(), time.monotonic_ns()
-_REMEMBERED = 100_000
+_REMEMBERED = {"uuid": 100_000, "tmp": 10_000, "port": 10_000, "cwd": 1_000}
+_OLD_NS = 200_000_000
+"""How long what is known of the clock serves again; far below what a clock is allowed to be off."""
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|0\.0\.0\.0|\[::1?\]):(\d{1,5})(?!\d)")
+_WATCHED = "_spanchain_watched"
 
-_seen: dict[str, dict[str, None]] = {kind: {} for kind in ("uuid", "tmp", "port", "cwd")}
+_TRUE = {"steps": time.monotonic_ns}
+"""Out of the sight of those who stop the clocks of modules (freezegun)."""
+
+_lock = threading.RLock()  # what is collected meanwhile may make a uuid itself
+_seen: dict[str, dict[str, None]] = {kind: {} for kind in _REMEMBERED}
+_latest: Context | None = None
 _hooked = False
 
 
@@ -38,18 +48,25 @@ def saw(kind: str, text: str) -> None:
         kind: ``uuid``, ``tmp``, ``port`` or ``cwd``.
         text: the value; of a uuid, as ``str`` gives it.
     """
-    known = _seen[kind]
-    known[text] = None
-    if len(known) > _REMEMBERED:
-        del known[next(iter(known))]
+    global _latest
+    # Paths as they are written and as they are.
+    texts = {text, os.path.realpath(text)} if kind in ("tmp", "cwd") else {text}
+    with _lock:
+        known = _seen[kind]
+        for one in texts:
+            if one not in known:
+                _latest = None
+                known[one] = None
+        while len(known) > _REMEMBERED[kind]:
+            del known[next(iter(known))]
 
 
 def saw_fixture(name: str, value: Any) -> None:
-    """Remember the temporary directories that pytest makes."""
-    if name in ("tmp_path", "tmpdir"):
-        saw("tmp", str(value))
-    elif name == "tmp_path_factory":
-        saw("tmp", str(value.getbasetemp()))
+    """Remember the temporary directories that pytest makes; a plan makes none (``--setup-plan``)."""
+    if name == "tmp_path_factory" and hasattr(value, "getbasetemp"):
+        value = value.getbasetemp()
+    if name in ("tmp_path", "tmpdir", "tmp_path_factory") and isinstance(value, os.PathLike):
+        saw("tmp", str(os.fspath(value)))
 
 
 def watch() -> None:
@@ -63,6 +80,16 @@ def watch() -> None:
     watch_makers()
 
 
+def _forked() -> None:
+    """Another thread may have held it, which the child does not have."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
 def watch_makers() -> None:
     """Notice from now on which uuids are made, and where servers listen: modules and fixtures do so before any run.
 
@@ -72,37 +99,50 @@ def watch_makers() -> None:
         make = getattr(uuid, name, None)
         if isinstance(make, FunctionType):
             observe(make, lambda made: saw("uuid", str(made)))
-    listen: Any = socket.socket.listen
-    if hasattr(listen, "__wrapped__"):
-        return
+    for name in ("bind", "listen"):  # a free port that is looked for, for a server elsewhere, is only bound
+        if not hasattr(getattr(socket.socket, name), _WATCHED):
+            setattr(socket.socket, name, _telling_its_port(getattr(socket.socket, name)))
 
-    @functools.wraps(listen)
-    def listen_seen(self: socket.socket, *args: Any) -> None:
-        listen(self, *args)
+
+def _telling_its_port(make: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(make)
+    def seen(self: socket.socket, *args: Any) -> Any:
+        made = make(self, *args)
         if self.family in (socket.AF_INET, socket.AF_INET6):
-            saw("port", str(self.getsockname()[1]))
+            with suppress(OSError):
+                saw("port", str(self.getsockname()[1]))
+        return made
 
-    socket.socket.listen = listen_seen  # type: ignore[method-assign, assignment]
+    setattr(seen, _WATCHED, True)
+    return seen
 
 
 def context() -> Context:
     """What is known now."""
+    global _latest
+    settled = frozenset(port for value in list(os.environ.values()) for port in _LOOPBACK.findall(value))
+    for port in settled:
+        saw("port", port)
+    for path in _working_directory():
+        saw("cwd", path)
+    latest, now = _latest, time.time_ns()
+    if latest is None or latest.settled != settled or not 0 <= now - latest.clocks[0].end_ns < _OLD_NS:
+        latest = _latest = _context(settled)
+    return latest
+
+
+def _context(settled: frozenset[str]) -> Context:
     from ._volatile import Context
 
-    for value in os.environ.values():
-        for port in _LOOPBACK.findall(value):
-            saw("port", port)
-    return Context(
-        (_clock(),),
-        {
-            "uuid": _seen["uuid"].keys(),
-            "pid": {str(os.getpid())},
-            "cwd": set(_spellings([*_seen["cwd"], *_working_directory()])),
-            "home": set(_spellings([os.path.expanduser("~")])),
-            "tmp": set(_spellings([*_seen["tmp"], tempfile.gettempdir()])),
-            "port": _seen["port"].keys(),
-        },
-    )
+    home = os.path.expanduser("~")
+    temporary = tempfile.gettempdir()
+    with _lock:
+        known = {kind: set(texts) for kind, texts in _seen.items()}
+    known["tmp"] |= {temporary, os.path.realpath(temporary)}
+    paths = {"cwd": known["cwd"], "tmp": known["tmp"], "home": {home, os.path.realpath(home)}}
+    values = {"uuid": known["uuid"], "port": known["port"], "pid": {str(os.getpid())}}
+    values |= {kind: set(filter(_tells, found)) for kind, found in paths.items()}
+    return Context(_clocks(), {kind: frozenset(found) for kind, found in values.items()}, settled)
 
 
 def _hear(event: str, args: tuple[Any, ...]) -> None:
@@ -110,14 +150,18 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
         saw("tmp", args[0])
 
 
-def _clock() -> Clock:
-    """From the start of the process until now; of a clock that somebody moved meanwhile, only as long as it took."""
+def _clocks() -> tuple[Clock, ...]:
+    """From the start of the process until now; of a clock that somebody moved meanwhile, only as long as it took.
+
+    Two where the local time was changed meanwhile, as it is in spring and in autumn.
+    """
     from ._volatile import Clock
 
     now = time.time_ns()
-    by_wall, by_steps = now - _STARTED[0], time.monotonic_ns() - _STARTED[1]
-    lasted = min(by_wall, by_steps) if by_wall > 0 else by_steps
-    return Clock(now - lasted, now, time.localtime(now / 1e9).tm_gmtoff)
+    by_wall, by_steps = now - _STARTED[0], _TRUE["steps"]() - _STARTED[1]
+    start = now - (min(by_wall, by_steps) if by_wall > 0 else by_steps)
+    offsets = dict.fromkeys(time.localtime(moment / 1e9).tm_gmtoff for moment in (now, start))
+    return tuple(Clock(start, now, offset) for offset in offsets)
 
 
 def _working_directory() -> list[str]:
@@ -127,9 +171,6 @@ def _working_directory() -> list[str]:
         return []
 
 
-def _spellings(paths: Iterable[str]) -> Iterator[str]:
-    """Paths as they are written and as they are; what is the root of everything tells nothing."""
-    for path in paths:
-        for spelling in (path, os.path.realpath(path)):
-            if os.path.isabs(spelling) and os.path.dirname(spelling) != spelling:
-                yield spelling
+def _tells(path: str) -> bool:
+    """Whether a path tells anything: not the root of everything, and not what has no place."""
+    return os.path.isabs(path) and os.path.dirname(path) != path

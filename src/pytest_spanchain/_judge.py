@@ -5,6 +5,7 @@ Invariant: where there is a difference to report, neither tree holds what a cass
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from ._compare import compare
 from ._model import Cassette, Deviation, Span, SpanTree
 from ._normalise import Normaliser, without_scopes
 from ._redact.printable import printable
-from ._volatile import Substitution, Volatile
+from ._volatile import Substitution, Volatile, coarse
 
 DeviationHook = Callable[[tuple[Deviation, ...]], tuple[Deviation, ...]]
 
@@ -83,38 +84,66 @@ class Judge:
 
         What was served is translated already; this is for what spans say beside, and for runs that serve nothing.
         """
-        return SpanTree(tuple(self._translated_span(golden.by_id.get(span.span_id), span, made) for span in live))
+        volatile, counterparts = self._volatile.fork(), _counterparts(golden, live)
+        return SpanTree(tuple(_translated(counterparts.get(span.span_id), span, volatile, made) for span in live))
 
-    def _translated_span(self, golden: Span | None, live: Span, made: list[tuple[str, Substitution]]) -> Span:
-        if golden is None:
-            return live
-        said, says = _said(golden), _said(live)
-        if said == says:
-            return live
-        translated = self._volatile.translated(said, says)
-        made.extend((live.name, one) for one in translated.made)
-        says = translated.value
-        exchange = live.exchange
-        if exchange is not None and golden.exchange is not None:
-            exchange = replace(exchange, request=says["request"])
-        return replace(
-            live,
-            name=says["name"],
-            attributes=says["attributes"],
-            events=tuple({**event, **said} for event, said in zip(live.events, says["events"], strict=True)),
-            status_message=says["status_message"],
-            exchange=exchange,
-        )
+
+def _counterparts(golden: SpanTree, live: SpanTree) -> dict[str, Span]:
+    """The golden span of each live one's place, by its id.
+
+    Ids tell of names, and names may hold volatile values, too: of what is left, order and the rest of the name tell.
+    """
+    found = {span.span_id: golden.by_id[span.span_id] for span in live if span.span_id in golden.by_id}
+    if len(found) == len(live.spans):
+        return found
+    left: dict[tuple[str | None, str], deque[Span]] = {}
+    for span in golden:
+        if span.span_id not in found:
+            left.setdefault((span.parent_span_id, coarse(span.name, known={})), deque()).append(span)
+    for span in live:
+        parent = found.get(span.parent_span_id or "")
+        if span.span_id not in found and parent is not None:
+            candidates = left.get((parent.span_id, coarse(span.name, known={})))
+            if candidates:
+                found[span.span_id] = candidates.popleft()
+    return found
+
+
+def _translated(golden: Span | None, live: Span, volatile: Volatile, made: list[tuple[str, Substitution]]) -> Span:
+    if golden is None:
+        return live
+    said, says = _said(golden), _said(live)
+    if said == says:
+        return live
+    translated = volatile.claim(said, says)
+    made.extend((live.name, one) for one in translated.made)
+    says = translated.value
+    exchange = live.exchange
+    if exchange is not None and golden.exchange is not None:
+        response = says["result"] if exchange.kind == "tool" else exchange.response
+        exchange = replace(exchange, request=says["request"], response=response)
+    return replace(
+        live,
+        name=says["name"],
+        attributes=says["attributes"],
+        events=tuple({**event, **said} for event, said in zip(live.events, says["events"], strict=True)),
+        status_message=says["status_message"],
+        exchange=exchange,
+    )
 
 
 def _said(span: Span) -> dict[str, Any]:
-    """What of a span its own run's context may have supplied; of an exchange, what went out."""
+    """What of a span its own run's context may have supplied; of an exchange, what went out.
+
+    Of a tool also what came back: where its body ran, it was made here.
+    """
     return {
         "name": span.name,
         "attributes": span.attributes,
         "events": [{key: value for key, value in event.items() if key != "offset_ns"} for event in span.events],
         "status_message": span.status_message,
         "request": span.exchange.request if span.exchange else None,
+        "result": span.exchange.response if span.exchange and span.exchange.kind == "tool" else None,
     }
 
 

@@ -39,6 +39,9 @@ OWN_SCOPE = "pytest_spanchain"
 CONCURRENT = "spanchain.concurrent"
 """Attribute of spans that ran beside a sibling: among neighbours of one number, order means nothing."""
 
+UNASKED = "spanchain.unasked"
+"""Attribute of the root: functions that could be a tool, and ran unrecorded while the model waited for that tool."""
+
 FORMAT = "spanchain/1"
 
 EXCHANGE_KINDS = ("model", "tool", "http")

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from os.path import commonprefix
 from typing import Any
 
 from ._canonical import canonical, digest
+from ._genai.attributes import TOOL_NAME
 from ._model import Cassette, Span, SpanTree
 from ._volatile import Volatile, coarse
+
+_NEXT = 4
+"""Among equals but for volatile values, the next ones in order are nearly always meant."""
 
 ANY_BRANCH = "\n"
 """Stands where a branch would: no span name is a bare newline."""
@@ -44,6 +48,8 @@ class Player:
         self._normalise = normalise
         self._volatile = volatile
         self._by_shape: dict[str, list[Span]] | None = None
+        self._coarse: dict[str, str] = {}
+        self._masks: dict[str, bytes] = {}
         self._lock = threading.Lock()
         self._branches = _branches(cassette.tree)
         self._unplayed: dict[str, Span] = {}
@@ -97,6 +103,12 @@ class Player:
             self._borrowed.add(near.span_id)
             return near
 
+    def tools(self, *, unplayed: bool) -> frozenset[str]:
+        """Names of the tools that were recorded, or of those whose calls have yet to be served."""
+        with self._lock:
+            spans = list(self._unplayed.values()) if unplayed else list(self.cassette.tree)
+        return frozenset(str(span.attributes[TOOL_NAME]) for span in spans if TOOL_NAME in span.attributes)
+
     def skip_below(self, span: Span) -> None:
         """The exchanges below a served span will not be asked for: what made them did not run."""
         pending = list(self.cassette.tree.children(span))
@@ -120,15 +132,34 @@ class Player:
             self._by_shape = {}
             for (of_kind, operation), spans in self._by_operation.items():
                 for span in spans:
-                    shape = request_digest(of_kind, operation, coarse(self._request_of(span)))
+                    shape = self._shape(of_kind, operation, self._request_of(span))
                     self._by_shape.setdefault(shape, []).append(span)
-        found = self._by_shape.get(request_digest(kind, name, coarse(request)), [])
+        found = self._by_shape.get(self._shape(kind, name, request), [])
         found[:] = [span for span in found if span.span_id in self._unplayed]
-        for span in sorted(found, key=lambda span: self._branches[span.span_id] != branch):
+        found.sort(key=lambda span: self._branches[span.span_id] != branch)
+        for span in self._likely(found, request):
             golden = self._request_of(span)
-            if canonical(self._volatile.translated(golden, request).value) == canonical(golden):
+            if canonical(self._volatile.translated(golden, request)) == canonical(golden):
+                self._volatile.claim(golden, request)
                 return self._unplayed.pop(span.span_id)
         return None
+
+    def _likely(self, candidates: list[Span], request: Mapping[str, Any]) -> Iterator[Span]:
+        """What is worth a closer look: the next ones, and those that say the same besides what is volatile."""
+        yield from candidates[:_NEXT]
+        if len(candidates) > _NEXT:
+            mask = canonical(self._volatile.masked(request))
+            yield from (span for span in candidates[_NEXT:] if self._mask_of(span) == mask)
+
+    def _mask_of(self, span: Span) -> bytes:
+        if span.span_id not in self._masks:
+            self._masks[span.span_id] = canonical(self._volatile.masked(self._request_of(span)))
+        return self._masks[span.span_id]
+
+    def _shape(self, kind: str, name: str, request: Mapping[str, Any]) -> str:
+        # The name of an HTTP request is part of its URL.
+        operation = coarse(name, known=self._coarse) if kind == "http" else name
+        return request_digest(kind, operation, coarse(request, known=self._coarse))
 
     def _request_of(self, span: Span) -> Mapping[str, Any]:
         assert span.exchange is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _chain, _codec, _store
+from ._genai.attributes import TOOL_NAME
 from ._model import Header, SpanTree
 from ._redact import Redactor
 from ._volatile import Context
@@ -53,6 +54,7 @@ class Recording:
         tree: the observed spans, redacted.
         outcome: ``passed`` or ``failed``.
         in_flight: calls that had begun but not ended.
+        runs: tells of a tool whether its body is to run in replay, too: what it gives is then made anew.
     """
 
     nodeid: str
@@ -64,6 +66,7 @@ class Recording:
     tree: SpanTree
     outcome: str
     in_flight: int
+    runs: Callable[[str], bool] = lambda tool: False
 
 
 def save(path: Path, recording: Recording, *, redactor: Redactor) -> None:
@@ -98,7 +101,7 @@ def _header(recording: Recording, redactor: Redactor) -> Header:
             "python": ".".join(platform.python_version_tuple()[:2]),
             "packages": _packages(),
             "scopes": sorted(recording.scopes),
-            "context": recording.context.within(_told(recording.tree)).to_plain(),
+            "context": recording.context.within(_told(recording)).to_plain(),
         },
         redaction=redactor.rules,
         provenance={"source": "live", "mode": recording.mode},
@@ -106,11 +109,12 @@ def _header(recording: Recording, redactor: Redactor) -> Header:
     )
 
 
-def _told(tree: SpanTree) -> Iterator[tuple[Any, Any]]:
+def _told(recording: Recording) -> Iterator[tuple[Any, Any]]:
     """What a context may have supplied, all that is compared with another run's, and what came back."""
-    for span in tree:
+    for span in recording.tree:
         request, response = (span.exchange.request, span.exchange.response) if span.exchange else (None, None)
-        yield [span.name, span.attributes, span.status_message, span.events, request], response
+        made = response if recording.runs(str(span.attributes.get(TOOL_NAME, ""))) else None
+        yield [span.name, span.attributes, span.status_message, span.events, request, made], response
 
 
 def _read_back(data: bytes, document: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from . import _fresh, _genai, _guard, _otel, _recorder, _store
 from ._capture import Capture, OpenSpan
 from ._genai.attributes import TOOL_CALL_ID, TOOL_NAME
 from ._judge import DeviationHook, Judge, Judgement
-from ._model import Attempt, Cassette, Deviation, Exchange, Span, SpanTree
+from ._model import UNASKED, Attempt, Cassette, Deviation, Exchange, Span, SpanTree
 from ._normalise import Normaliser, RequestHook
 from ._ownership import Ownership
 from ._player import Player
@@ -102,6 +102,7 @@ class Run:
         path: Path,
         settings: Settings,
         golden: Cassette | None,
+        then: Context,
         hooks: Hooks,
         note: str = "",
         refusal: CassetteError | None = None,
@@ -118,7 +119,7 @@ class Run:
         self._cassette = golden
         self._screen = Screen(settings, hook=hooks.redact, note=self.note_error)
         self._normaliser = Normaliser(settings.ignore, hook=hooks.normalise, stack="stack" not in settings.exact)
-        self._then = Context.from_plain(golden.header.recorder.get("context")) if golden else Context()
+        self._then = then
         self._volatile = Volatile(self._then, _fresh.context, exact=settings.exact)
         self._substitutions: dict[tuple[str, Substitution], None] = {}
         self._player = None
@@ -144,6 +145,7 @@ class Run:
         self._attempts: list[Attempt] = []
         self._unrecorded: dict[str, Attempt] = {}
         self._offered: list[_genai.ToolCall] = []
+        self._met: dict[int, _genai.ToolCall] = {}
         self.on_tools: Callable[[tuple[_genai.ToolDeclaration, ...]], None] = lambda declared: None
         """Told of the tools that each model request offers, before it is answered."""
         self.on_asked: Callable[[tuple[_genai.ToolCall, ...]], None] = lambda calls: None
@@ -316,11 +318,34 @@ class Run:
         with self._lock:
             return tuple(call for call in self._offered if call.name == name)
 
+    def met(self, call: _genai.ToolCall) -> None:
+        """A framework whose tools are recorded has taken up what the model asked for, whether or not a body is to run.
+
+        Args:
+            call: as the framework has it; its id may be empty, or drawn by the framework if the API gives none.
+        """
+        with self._lock:
+            for asked in self._offered:
+                known = asked.id == call.id if asked.id and call.id else asked.arguments == call.arguments
+                if asked.name == call.name and known and id(asked) not in self._met:
+                    self._met[id(asked)] = asked
+                    return
+
     @property
     def undone(self) -> tuple[_genai.ToolCall, ...]:
-        """What the model has asked for, and nobody has done yet."""
+        """What the model has asked for, and nobody is known to have taken up."""
         with self._lock:
-            return tuple(self._offered)
+            return tuple(call for call in self._offered if id(call) not in self._met)
+
+    @property
+    def ran_unasked(self) -> frozenset[str]:
+        """What could have been a tool in the recorded run, and ran unrecorded."""
+        recorded = self._cassette.tree.roots[0].attributes if self._cassette is not None else {}
+        return frozenset(map(str, recorded.get(UNASKED, ())))
+
+    def known_tools(self, *, unplayed: bool = False) -> frozenset[str]:
+        """The tools of the cassette that is replayed: all of them, or those of which there is something to serve."""
+        return self._player.tools(unplayed=unplayed) if self._player is not None else frozenset()
 
     def note(self, text: str) -> None:
         """Remember what the reader should know, whatever becomes of the run; each thing once."""
@@ -364,8 +389,8 @@ class Run:
         """Do a step of the end; if it fails, the run does, and what is left is still done."""
         try:
             step()
-        except SpanchainError as error:
-            self.note_error(str(error))
+        except Exception as error:  # noqa: BLE001  # whatever it is, nothing that was recorded may be lost by it
+            self.note_error(str(error) if isinstance(error, SpanchainError) else repr(error))
 
     def close(self, *, passed: bool, aside: Path | None = None) -> Verdict:
         """Judge the run and, if it records and all is well, write the cassette. Ends it first; safe to call twice.
@@ -426,6 +451,7 @@ class Run:
             tree=tree,
             outcome="passed" if passed else "failed",
             in_flight=len(self._in_flight),
+            runs=self.settings.runs,
         )
 
     def _observed(self) -> SpanTree:
@@ -476,10 +502,10 @@ class Run:
 
     def _translated(self, span: OpenSpan, served: Span, request: Mapping[str, Any]) -> Mapping[str, Any]:
         assert served.exchange is not None
-        translation = self._volatile.translated(served.exchange.request, request)
-        self._volatile.settle(translation.made)
+        translation = self._volatile.claim(served.exchange.request, request)
         with self._lock:
-            self._substitutions.update({(span.name, made): None for made in translation.made})
+            for made in translation.made:
+                self._substitutions[span.name, replace(made, path=f"request.{made.path}")] = None
         found: Mapping[str, Any] = translation.value
         return found
 
@@ -496,7 +522,9 @@ class Run:
             found = exact[0] if exact else asked[0] if len(asked) == 1 else None
             if found is None:
                 return {}
-            self._offered.remove(found)
+            # By identity: one that is equal may have been met, and this one not.
+            self._offered = [call for call in self._offered if call is not found]
+            self._met.pop(id(found), None)
         return {TOOL_CALL_ID: found.id} if found.id else {}
 
     def _notice(self, attempt: Attempt) -> None:
@@ -575,11 +603,13 @@ def open_run(*, nodeid: str, path: Path, settings: Settings, hooks: Hooks | None
     """
     eval_id = settings.eval_id or nodeid.partition("[")[0]
     settings = replace(settings, eval_id=eval_id)
-    note, golden = "", None
+    note, golden, then = "", None, Context()
     refusal: CassetteError | None = None
     try:
         if _store.exists(path):
-            golden = _store.load(path, nodeid=nodeid)
+            loaded = _store.load(path, nodeid=nodeid)
+            then = Context.from_plain(loaded.header.recorder.get("context"))
+            golden = loaded
         elif settings.mode is RecordMode.NONE:
             refusal = CassetteMissing(
                 "there is no cassette, and record mode 'none' does not make one",
@@ -592,7 +622,14 @@ def open_run(*, nodeid: str, path: Path, settings: Settings, hooks: Hooks | None
         else:
             refusal = error
     return Run(
-        nodeid=nodeid, path=path, settings=settings, golden=golden, hooks=hooks or Hooks(), note=note, refusal=refusal
+        nodeid=nodeid,
+        path=path,
+        settings=settings,
+        golden=golden,
+        then=then,
+        hooks=hooks or Hooks(),
+        note=note,
+        refusal=refusal,
     )
 
 

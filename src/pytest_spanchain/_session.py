@@ -91,7 +91,7 @@ def counts(*, live: int = 0, notes: list[str], test: bool = False) -> dict[str, 
         notes: what the reader should know.
         test: whether the notes are about a test.
     """
-    return {**dict.fromkeys(COUNTED, 0), "live": live, "changes": "", "notes": notes, "test": test}
+    return {**dict.fromkeys(COUNTED, 0), "live": live, "changes": "", "notes": notes, "volatile": [], "test": test}
 
 
 _open: list[Session] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,10 @@ def counts(verdict: Verdict, *, skipped: bool, told: Callable[[], list[str]]) ->
         "unverified": int(not (replayed or verdict.recorded)),
         "changes": "\n".join(told()) if changed else "",
         "notes": [] if changed else list(verdict.notes),
+        "volatile": [
+            (one.kind, f"{verdict.nodeid}: {name}: {one.path}: {one.golden} is now {one.live}")
+            for name, one in verdict.substitutions
+        ],
         "test": True,
     }
 
@@ -127,6 +132,7 @@ class SessionLine:
         self._changes: list[str] = []
         self._notes: dict[str, int] = {}
         self._remarks: dict[str, None] = {}
+        self._volatile: list[tuple[str, str]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a test once; an attempt that is run again only counts what it cost."""
@@ -142,6 +148,7 @@ class SessionLine:
         for name in self._counts:
             if name == "live" or not again:
                 self._counts[name] += counts[name]
+        self._volatile += [] if again else counts["volatile"]
         if counts["changes"]:
             self._changes.append(counts["changes"])
         for note in counts["notes"]:
@@ -164,7 +171,16 @@ class SessionLine:
     def _once(self) -> list[str]:
         """What the reader should know of tests that passed, and of what happened beside them, each thing once."""
         tests = [f"spanchain: in {count} test{'s' if count > 1 else ''}: {note}" for note, count in self._notes.items()]
-        return tests + [f"spanchain: {remark}" for remark in self._remarks]
+        return tests + [f"spanchain: {remark}" for remark in self._remarks] + self._supplied()
+
+    def _supplied(self) -> list[str]:
+        """Which volatile values were not compared; to whoever wants to see everything, also where."""
+        if not self._volatile:
+            return []
+        kinds = Counter(kind for kind, _ in self._volatile)
+        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        where = [f"  {kind}: {text}" for kind, text in self._volatile] if self._config.get_verbosity() > 1 else []
+        return [f"spanchain: not compared, supplied by the runs' own contexts: {counted}", *where]
 
     def _rivals(self) -> list[str]:
         """Here and not at collection, which an xdist controller leaves to its workers."""

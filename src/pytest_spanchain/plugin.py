@@ -87,6 +87,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
     """``--record-mode``: by now every installed plugin has added its options."""
+    _fresh.watch_makers()
     _options.add_shared(parser, early_config=early_config, args=args)
 
 

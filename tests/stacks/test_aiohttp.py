@@ -115,6 +115,17 @@ def test_bytes_of_any_kind(proof: Proof) -> None:
     assert proof.holds(agent).value == hashlib.sha256(blob).hexdigest()
 
 
+def test_a_header_that_is_no_utf8_does_not_stop_a_recording(proof: Proof) -> None:
+    proof.server.script(lambda request: Raw(b"x", headers={"content-disposition": "attachment; filename=l\xf6ss"}))
+
+    async def agent() -> Any:
+        async with aiohttp.ClientSession() as client, client.get(proof.server.url) as answer:
+            return await answer.text()
+
+    proof.holds(agent)
+    assert "filename=löss" in proof.cassette.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("decodes", [True, False], ids=["decodes", "wants-it-raw"])
 def test_a_compressed_answer_is_recorded_decoded(decodes: bool, proof: Proof) -> None:
     proof.server.script(lambda request: Json({"text": "löss " * 50}, gzip=True))

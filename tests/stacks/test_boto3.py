@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import threading
 import time
+import urllib.request
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -321,3 +324,44 @@ def test_s3_sends_bodies_with_leave_and_reads_streams(
     assert recorded.value[:3] == ['"v1"', b"\x00\xffs", b"tored"]
     # The server gives no leave, for which botocore waits a second; replay does not.
     assert time.monotonic() - began < 3
+
+
+def test_s3_transfers_ask_how_much_there_is(
+    proof: Proof, session: Any, on_wire: Callable[[Script], WireServer], tmp_path: Path
+) -> None:
+    def script(seen: Seen) -> Sequence[Any]:
+        if seen.method == "HEAD":
+            return [b'HTTP/1.1 200 OK\r\ncontent-length: 5\r\netag: "v1"\r\n\r\n']
+        return whole(b"\xff\x00abc", 'etag: "v1"')
+
+    storage = client(session, on_wire(script).url, "s3")
+    place = tmp_path / "report"
+
+    def agent() -> Any:
+        storage.download_file("shelf", "report", str(place))
+        return storage.head_object(Bucket="shelf", Key="report")["ContentLength"], place.read_bytes()
+
+    assert proof.holds(agent).value == (5, b"\xff\x00abc")
+
+
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+def test_a_presigned_url_is_the_same_whenever_it_was_signed(
+    version: str,
+    proof: Proof,
+    session: Any,
+    on_wire: Callable[[Script], WireServer],
+) -> None:
+    storage = client(session, on_wire(lambda seen: whole(b"report")).url, "s3", signature_version=version)
+    days = iter(range(1, 9))
+
+    def agent(key: str) -> Any:
+        day = f"2026-11-{next(days):02}"
+        signed = storage.generate_presigned_url("get_object", Params={"Bucket": "shelf", "Key": key})
+        # As signed on another day.
+        signed = re.sub(r"(X-Amz-Date=)\d{8}", rf"\g<1>{day.replace('-', '')}", signed)
+        signed = re.sub(r"(Expires=)\d{10}", rf"\g<1>179{day[-2:]}00000", signed)
+        return urllib.request.urlopen(signed, timeout=5).read()
+
+    proof.holds(lambda: agent("report"))
+    assert KEY not in proof.cassette.read_text(encoding="utf-8")
+    assert proof.breaks(lambda: agent("another"))[0].kind == "input_changed"

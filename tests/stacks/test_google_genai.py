@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,3 +192,22 @@ def answered(tree: SpanTree) -> Any:
     assert span.exchange is not None
     assert span.exchange.response is not None
     return span.exchange.response["body"]
+
+
+def test_a_file_is_uploaded_in_two_steps(proof: Proof, client: Any, tmp_path: Path) -> None:
+    def script(request: Request) -> Reply:
+        if request.headers.get("x-goog-upload-command") == "start":
+            place = {"x-goog-upload-url": f"{proof.server.url}/put?upload_id=7", "x-goog-upload-status": "active"}
+            return Json({}, headers=place)
+        return Json({"file": {"name": "files/7", "mimeType": "text/plain"}}, headers={"x-goog-upload-status": "final"})
+
+    proof.server.script(script)
+    note = tmp_path / "note.txt"
+    note.write_text("Order 1412 is late.", encoding="utf-8")
+
+    def agent() -> Any:
+        return client.files.upload(file=str(note), config={"mime_type": "text/plain"}).name
+
+    assert proof.holds(agent).value == "files/7"
+    note.write_text("Order 1412 is here.", encoding="utf-8")
+    assert proof.breaks(agent)[0].kind == "input_changed"

@@ -16,12 +16,12 @@ from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain.errors import BoundaryError
 from recording import record, run
+from sdks import http
 from servers import Reply, Request
 
 pytest.importorskip("langchain")
 pytest.importorskip("langchain_openai")
 
-import httpx2
 from langchain.agents import create_agent
 from langchain.agents.middleware import wrap_tool_call
 from langchain_core.callbacks import BaseCallbackHandler
@@ -39,8 +39,8 @@ from langchain_openai import ChatOpenAI
 
 STACK = Stack(
     name="langchain",
-    dists=("langchain-core", "langchain", "langchain-openai", "openai", "httpx2"),
-    records="model calls, at httpx2's transport; bodies of tools, at `_run` and `_arun` of their class",
+    dists=("langchain-core", "langchain", "langchain-openai", "openai"),
+    records="model calls, at the transport of httpx2 or httpx; bodies of tools, at `_run` and `_arun` of their class",
     limits=(
         "What a body changes in injected state, store or runtime other than by its result is not changed in replay.",
         "Custom events and stream writes that a body emits are not emitted in replay.",
@@ -73,12 +73,12 @@ def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
 @pytest.fixture
 def model() -> Iterator[ChatOpenAI]:
     """Without connections that outlive a loop."""
-    limits = httpx2.Limits(max_keepalive_connections=0)
-    with httpx2.Client(limits=limits, verify=False) as client:
+    limits = http.Limits(max_keepalive_connections=0)
+    with http.Client(limits=limits, verify=False) as client:
         yield ChatOpenAI(
             model="gpt-test",
             http_client=client,
-            http_async_client=httpx2.AsyncClient(limits=limits, verify=False),
+            http_async_client=http.AsyncClient(limits=limits, verify=False),
             max_retries=0,
         )
 
@@ -305,7 +305,7 @@ def test_tools_without_an_agent(proof: Proof, model: ChatOpenAI) -> None:
     """Chains that people write by hand: bound tools, invoked with the model's calls."""
     proof.server.script(calls(ToolCall("search", {"text": "tea"}, id="s"), ToolCall("shout", {"__arg1": "hi"}, id="h")))
 
-    def search(text: str, limit: int) -> str:
+    def search(text: str, limit: int = 3) -> str:
         ledger(f"search {text} {limit}")
         return " ".join([text] * limit)
 
@@ -384,3 +384,34 @@ def test_another_release_is_not_recognised(left_out: str) -> None:
             delattr(owner, left_out)
     with pytest.raises(BoundaryError, match=r"langchain-core 1\.\S+ is not recognised: its tools would not be"):
         boundary.install(lib)
+
+
+class Answer(BaseModel):
+    """What the model is to say."""
+
+    order: str
+    grams: int
+
+
+def test_outputs_that_look_like_tools_are_not_missed(proof: Proof, model: ChatOpenAI) -> None:
+    """Structured output by way of a call, and a tool that is not there: ``holds`` sees no note."""
+    from langchain.agents.structured_output import ToolStrategy
+
+    said = ToolCall("Answer", {"order": "1412", "grams": 4}, id="s")
+
+    def script(request: Request) -> Reply:
+        missing = ToolCall("nowhere", {"order": "1"}, id="n")
+        asks = "tools" in str(request.body["messages"][0]) and not model_replies.tool_results(request)
+        return answer(request, tools=[missing if asks else said])
+
+    proof.server.script(script)
+
+    def agent() -> Any:
+        plain = model.with_structured_output(Answer, method="function_calling").invoke("Where?")
+        as_dict = model.with_structured_output(Answer.model_json_schema(), method="function_calling").invoke("Where?")
+        strategy = ToolStrategy(Answer)
+        clerk: Any = create_agent(model, tools=[lookup], system_prompt="Use tools.", response_format=strategy)
+        return plain, as_dict, clerk.invoke({"messages": [("user", "Where?")]})["structured_response"]
+
+    expected = Answer(order="1412", grams=4)
+    assert proof.holds(agent).value == (expected, expected.model_dump(), expected)

@@ -19,12 +19,12 @@ from proof import Proof, Stack
 from pytest_spanchain import _strands
 from pytest_spanchain.errors import BoundaryError
 from recording import run
+from sdks import http
 from servers import Reply, Request
 
 pytest.importorskip("langgraph")
 pytest.importorskip("langchain_openai")
 
-import httpx2
 from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.messages import ToolMessage
@@ -71,12 +71,12 @@ def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
 @pytest.fixture
 def model() -> Iterator[ChatOpenAI]:
     """Without connections that outlive a loop."""
-    limits = httpx2.Limits(max_keepalive_connections=0)
-    with httpx2.Client(limits=limits, verify=False) as client:
+    limits = http.Limits(max_keepalive_connections=0)
+    with http.Client(limits=limits, verify=False) as client:
         yield ChatOpenAI(
             model="gpt-test",
             http_client=client,
-            http_async_client=httpx2.AsyncClient(limits=limits, verify=False),
+            http_async_client=http.AsyncClient(limits=limits, verify=False),
             max_retries=0,
         )
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 
 mistral = pytest.importorskip("mistralai.client")
@@ -134,3 +135,13 @@ def test_fill_in_the_middle_and_agents(proof: Proof, client: Any) -> None:
     assert [(span.kind, span.name) for span in spans] == [("model", "text_completion codestral"), ("model", "chat")]
     assert spans[1].attributes["gen_ai.agent.id"] == "ag_1"
     assert spans[1].attributes["gen_ai.provider.name"] == "mistral_ai"
+
+
+def test_a_header_beyond_ascii_comes_back(proof: Proof) -> None:
+    name = "filename=löss.txt".encode().decode("latin-1")  # as a server writes UTF-8
+    proof.server.script(lambda request: Json({}, headers={"content-disposition": name}))
+
+    def agent() -> Any:
+        return httpx2.get(proof.server.url).headers["content-disposition"]
+
+    assert proof.holds(agent).value == "filename=löss.txt"

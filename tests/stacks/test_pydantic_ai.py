@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
-import httpx2
 import pytest
 from openai import AsyncOpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, PrivateAttr
 
 import model_replies
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain.errors import BoundaryError
 from recording import run
+from sdks import http
 from servers import Reply, Request
 
 pydantic_ai = pytest.importorskip("pydantic_ai")
@@ -36,7 +37,6 @@ from pydantic_ai import (  # noqa: E402
     Tool,
     ToolReturn,
 )
-from pydantic_ai.capabilities import Instrumentation  # noqa: E402
 from pydantic_ai.messages import FunctionToolResultEvent  # noqa: E402
 from pydantic_ai.models.openai import OpenAIChatModel  # noqa: E402
 from pydantic_ai.providers.openai import OpenAIProvider  # noqa: E402
@@ -44,13 +44,14 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool  # noqa: E402
 
 STACK = Stack(
     name="pydantic-ai",
-    dists=("pydantic-ai-slim", "openai", "httpx2"),
+    dists=("pydantic-ai-slim", "openai"),
     records=(
-        "model calls, at httpx2's transport; bodies of function tools and output functions, and `call_tool` of toolsets"
-        " that users write"
+        "model calls, at the transport of httpx2 or httpx; bodies of function tools and output functions, and"
+        " `call_tool` of toolsets that users write"
     ),
     limits=(
-        "What a body changes in its RunContext (deps, usage, queued messages, custom events) is not changed in replay.",
+        "What a body changes in its RunContext beside the deps (usage, queued messages, custom events) is not changed"
+        " in replay; of the deps, dicts, lists, sets, dataclasses, models and objects of the user's own classes are.",
         "An agent that a tool's body runs is served with the tool, so that a change of its prompts is not seen; name"
         " the tool in `run=[...]` to let the body run.",
     ),
@@ -69,9 +70,7 @@ def _loop() -> Iterator[None]:
 
 def model() -> OpenAIChatModel:
     """Without connections that outlive a loop; those of its own shared client do."""
-    client = AsyncOpenAI(
-        http_client=httpx2.AsyncClient(limits=httpx2.Limits(max_keepalive_connections=0), verify=False)
-    )
+    client = AsyncOpenAI(http_client=http.AsyncClient(limits=http.Limits(max_keepalive_connections=0), verify=False))
     return OpenAIChatModel("gpt-test", provider=OpenAIProvider(openai_client=client))
 
 
@@ -218,7 +217,9 @@ def test_a_streamed_run_and_its_events(proof: Proof) -> None:
                 if Agent.is_call_tools_node(node):
                     async with node.stream(steps.ctx) as events:
                         seen += [
-                            event.part.content async for event in events if isinstance(event, FunctionToolResultEvent)
+                            getattr(event, "part" if hasattr(event, "part") else "result").content
+                            async for event in events
+                            if isinstance(event, FunctionToolResultEvent)
                         ]
         return seen
 
@@ -443,10 +444,12 @@ def test_an_agent_inside_a_tool_is_served_with_it_or_runs(proof: Proof) -> None:
 
 
 def test_spans_of_the_framework_join(proof: Proof) -> None:
+    capabilities = pytest.importorskip("pydantic_ai.capabilities")
     proof.server.script(calls(LOOKUP))
 
     def agent(name: str = "clerk") -> Any:
-        return agent_of(lookup, name=name, capabilities=[Instrumentation()]).run_sync("Where is 1412?").output
+        clerk = agent_of(lookup, name=name, capabilities=[capabilities.Instrumentation()])
+        return clerk.run_sync("Where is 1412?").output
 
     recorded = proof.holds(agent, ran=["lookup 1412 1"])
     joined = {span.scope for span in recorded.verdict.live}
@@ -484,5 +487,97 @@ def test_another_release_is_not_recognised(left_out: str) -> None:
     for owner in (lib, FunctionSchema, CombinedToolset):
         if left_out in vars(owner):
             delattr(owner, left_out)
-    with pytest.raises(BoundaryError, match=r"pydantic-ai-slim 2\.\S+ is not recognised: its tools would not be"):
+    with pytest.raises(BoundaryError, match=r"pydantic-ai-slim \S+ is not recognised: its tools would not be"):
         boundary.install(lib)
+
+
+class Purse(BaseModel):
+    total: int = 0
+    _log: list[str] = PrivateAttr(default_factory=list)
+
+
+@dataclass
+class Memory:
+    """Dependencies in which an agent counts and remembers; ``lock`` is nobody's to record."""
+
+    count: int = 0
+    seen: list[str] = field(default_factory=list)
+    orders: dict[str, Any] = field(default_factory=dict)
+    tags: set[str] = field(default_factory=set)
+    till: Purse = field(default_factory=Purse)
+    lock: Any = field(default_factory=threading.Lock, compare=False)
+
+
+def remember(ctx: RunContext[Memory], order: str) -> str:
+    """Remember an order."""
+    ledger(f"remember {order}")
+    deps = ctx.deps
+    with deps.lock:
+        deps.count += 1
+        deps.seen.append(order)
+        deps.orders[order] = Parcel(order=order, grams=deps.count)
+        deps.tags.add(order)
+        deps.till.total += 5
+        deps.till._log.append(order)
+        if order == "bad":
+            raise ModelRetry("no such order")
+    return "noted"
+
+
+def test_what_tools_do_to_the_dependencies_is_done_again(proof: Proof) -> None:
+    def script(request: Request) -> Reply:
+        said = model_replies.tool_results(request)
+        if len(said) < 3:
+            return answer(request, tools=[ToolCall("remember", {"order": n}, id=n) for n in ("7", "8", "bad")])
+        return answer(request, f"Said: {'; '.join(said)}.")
+
+    proof.server.script(script)
+
+    async def agent() -> Any:
+        memory = Memory()
+        clerk = agent_of(remember, deps_type=Memory)
+
+        @clerk.instructions
+        def count(ctx: RunContext[Memory]) -> str:
+            ctx.deps.tags.add("asked")  # no body does this: it happens in replay by itself
+            return f"{ctx.deps.count} orders, {ctx.deps.till.total} EUR"
+
+        said = (await clerk.run("Go.", deps=memory)).output
+        return said, memory, memory.till._log
+
+    recorded = proof.holds(agent, ran=["remember 7", "remember 8", "remember bad"], in_order=False)
+    memory = recorded.value[1]
+    assert (memory.count, sorted(memory.seen), memory.till.total) == (3, ["7", "8", "bad"], 15)
+    assert not recorded.verdict.notes
+
+
+def test_a_change_that_cannot_be_recorded_is_told_of(proof: Proof) -> None:
+    proof.server.script(calls(LOOKUP))
+
+    def lookup(ctx: RunContext[dict[str, Any]], order: str) -> str:
+        """Look."""
+        ctx.deps["socket"] = threading.Lock()
+        return "fine"
+
+    outcome = run(proof.cassette, lambda: agent_of(lookup, deps_type=dict).run_sync("Go.", deps={}).output, mode="once")
+    (note,) = outcome.verdict.notes
+    assert note.startswith(
+        "a tool has changed dict['socket'], which cannot be recorded and does not happen in replay: "
+    )
+
+
+def test_calls_that_have_no_body_are_not_missed(proof: Proof) -> None:
+    """The run's output, a tool that is not there, one that is skipped: ``holds`` sees no note."""
+
+    def script(request: Request) -> Reply:
+        if not model_replies.tool_results(request):
+            return answer(request, tools=[ToolCall("nowhere", {"order": "1"}, id="n")])
+        output = ToolCall("final_result", {"order": "1412", "grams": 4}, id="f")
+        return answer(request, tools=[output, LOOKUP])
+
+    proof.server.script(script)
+
+    def agent() -> Any:
+        return agent_of(lookup, output_type=Parcel, end_strategy="early").run_sync("Go.").output
+
+    assert proof.holds(agent).value == Parcel(order="1412", grams=4)

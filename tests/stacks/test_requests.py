@@ -307,3 +307,35 @@ def test_a_mock_above_it_is_left_alone(proof: Proof) -> None:
     recorded = proof.holds(agent)
     assert recorded.value == ("canned", "real")
     assert recorded.verdict.live_calls == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "changed"),
+    [
+        ("X-Amz-Target", "DynamoDB_20120810.GetItem", "DynamoDB_20120810.DeleteItem"),
+        ("SOAPAction", "urn:Read", "urn:Remove"),
+        ("X-HTTP-Method-Override", "PATCH", "DELETE"),
+        ("Range", "bytes=0-9", "bytes=10-19"),
+    ],
+)
+def test_a_header_that_says_what_is_asked_for(header: str, value: str, changed: str, proof: Proof) -> None:
+    proof.server.script(lambda request: Json({"ok": True}))
+
+    def agent(value: str) -> Any:
+        return requests.post(proof.server.url, json={"Key": {"id": {"S": "1412"}}}, headers={header: value}).json()
+
+    proof.holds(lambda: agent(value))
+    (cause,) = proof.breaks(lambda: agent(changed))
+    assert cause.kind == "input_changed"
+
+
+def test_digest_authentication_goes_the_same_way_again(proof: Proof) -> None:
+    def script(request: Request) -> Reply:
+        if "authorization" in request.headers:
+            return Json({"ok": True})
+        return Json({}, status=401, headers={"www-authenticate": 'Digest realm="shop", nonce="n1", qop="auth"'})
+
+    proof.server.script(script)
+    auth = requests.auth.HTTPDigestAuth("me", "correct horse battery")
+    assert proof.holds(lambda: requests.get(proof.server.url, auth=auth).json()).value == {"ok": True}
+    assert "battery" not in proof.cassette.read_text(encoding="utf-8")

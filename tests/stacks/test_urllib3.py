@@ -187,6 +187,7 @@ def test_compressed_answers_are_readable_in_the_cassette(proof: Proof, on_wire: 
         "deflate": zlib.compress(b'{"word": "deflated"}'),
         "Deflate": zlib.compress(b'{"word": "raw"}')[2:-4],
         "gzip, gzip": gzip.compress(gzip.compress(b'{"word": "twice"}')),
+        "x-gzip": gzip.compress(b'{"word": "padded"}') + b"what follows is passed over",
     }
     url = on_wire(
         lambda seen: whole(
@@ -204,9 +205,9 @@ def test_compressed_answers_are_readable_in_the_cassette(proof: Proof, on_wire: 
             ]
 
     recorded = proof.holds(agent)
-    assert [found["word"] for found in recorded.value] == ["squeezed", "deflated", "raw", "twice"]
+    assert [found["word"] for found in recorded.value] == ["squeezed", "deflated", "raw", "twice", "padded"]
     kept = proof.cassette.read_text()
-    assert all(word in kept for word in ("squeezed", "deflated", "raw", "twice"))
+    assert all(word in kept for word in ("squeezed", "deflated", "raw", "twice", "padded"))
 
 
 def test_a_compressed_stream_comes_in_the_same_pieces(proof: Proof, on_wire: Callable[[Script], str]) -> None:
@@ -238,6 +239,12 @@ ENDS: dict[str, list[Any]] = {
     "cut between chunks": [*chunked(b"data: 1\n\n")[:-1], CLOSE],
     "cut in a chunk": [chunked()[0], b"a\r\nhello", CLOSE],
     "cut before a chunk": [chunked()[0], b"5\r\nhello\r\na\r\n", CLOSE],
+    "no size of a chunk": [chunked()[0], b"5\r\nhello\r\nsize\r\n", CLOSE],
+    "cut in the second chunk of text": [
+        chunked(headers=["content-type: text/plain"])[0],
+        b"5\r\nhello\r\na\r\nwor",
+        CLOSE,
+    ],
     "cut in JSON in chunks": [chunked(headers=["content-type: application/json"])[0], b'a\r\n{"a":', CLOSE],
 }
 

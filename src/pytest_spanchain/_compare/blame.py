@@ -3,7 +3,8 @@
 Invariants:
 
 * A root branch is one span without exchange right under the run's root with everything below it; all exchanges right
-  under the root, with the root itself, are one more: the test's own flow.
+  under the root, with the root itself, are one more: the test's own flow. So are the spans that clients' libraries put
+  around a single call, which are no agents.
 * A deviation follows from an earlier cause of its branch unless the two ran at the same time: seen from their nearest
   common ancestor, the children that hold them overlapped. What holds or is held by a cause follows from it.
 * Times are compared on one clock only: the golden one, or the live one where a side is added.
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 
 from .._model import Span
 from .align import Node
+from .likeness import Member
 
 FLOW = 0
 """Branch of the test's own flow; other branches go by the identity of their top node."""
@@ -115,4 +117,13 @@ def branch_of(node: Node) -> int:
 
 def _is_top_of_agent(node: Node) -> bool:
     is_top = node.parent is not None and node.parent.parent is None
-    return is_top and node.either.span.exchange is None
+    return is_top and not _is_one_call(node.either)
+
+
+def _is_one_call(member: Member) -> bool:
+    while member.span.exchange is None:
+        is_agent = member.span.attributes.get("gen_ai.operation.name") == "invoke_agent"
+        if len(member.children) != 1 or member.span.span_kind != "client" or is_agent:
+            return False
+        member = member.children[0]
+    return True

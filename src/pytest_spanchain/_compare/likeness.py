@@ -16,12 +16,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._model import CONCURRENT, Span, SpanTree
+from .._model import CONCURRENT, UNASKED, Span, SpanTree
 
 DEFAULT_IGNORED_ATTRIBUTES = frozenset(
     {
         "code.*",
         CONCURRENT,
+        UNASKED,
         "exception.stacktrace",
         "gen_ai.conversation.id",
         "gen_ai.response.id",

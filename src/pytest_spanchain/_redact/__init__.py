@@ -36,6 +36,20 @@ ALLOWED_REQUEST_HEADERS: Mapping[str, str] = {
     "anthropic-version": "decides the shape of the answer",
     "anthropic-beta": "switches features on",
     "openai-beta": "switches features on",
+    "x-amz-target": "names the operation: the rest of two requests may be the same",
+    "x-amz-copy-source": "says what is copied",
+    "x-amz-acl": "says who may read it",
+    "soapaction": "names the operation",
+    "x-http-method-override": "is the method",
+    "x-goog-upload-command": "says what an upload does next",
+    "x-goog-upload-offset": "says where it goes on",
+    "range": "decides which part comes back",
+    "content-range": "says which part is sent",
+    "if-match": "decides whether anything is done",
+    "if-none-match": "decides whether anything is done",
+    "accept-language": "decides what comes back",
+    "prefer": "decides what comes back",
+    "destination": "says where it is moved or copied to",
 }
 """Request headers that are kept, and so take part in matching: name -> why."""
 
@@ -46,9 +60,16 @@ ALLOWED_RESPONSE_HEADERS: Mapping[str, str] = {
     "x-should-retry": "decides the client's retries",
     "x-amzn-errortype": "names the error that botocore raises",
     "location": "decides where the client goes next",
+    "operation-location": "decides where the client goes next",
+    "x-goog-upload-url": "decides where the client goes next",
+    "x-goog-upload-status": "decides whether the client goes on",
+    "x-amz-bucket-region": "decides where the client goes next",
+    "www-authenticate": "decides how the client tries again",
     "link": "decides where the client goes next",
     "x-total-count": "decides how often the client asks",
+    "x-next-page": "decides what the client asks for next",
     "content-range": "decides how often the client asks",
+    "content-length": "answers HEAD; of other answers it is not brought here",
     "content-disposition": "names what came",
     "etag": "the client may send it back",
     "trailer": "says which of these came after the body",
@@ -62,6 +83,8 @@ _NO_CREDENTIAL = re.compile(
     r"idempotency|sec-websocket|rate-?limit|max-tokens|token-count|surrogate-key|www-authenticate"
 )
 _BOUNDARY = re.compile(r"(\bboundary=)(\"[^\"]*\"|[^\s;]+)", re.IGNORECASE)
+# Headers whose value is a URL.
+_PLACES = frozenset({"location", "operation-location", "x-goog-upload-url", "destination"})
 _PARAMETER = re.compile(r"(\w+)=\"?([^\",\s]+)")
 
 
@@ -255,7 +278,7 @@ class Redactor:
         return bool(_CREDENTIAL_HEADER.search(name)) and not _NO_CREDENTIAL.search(name)
 
     def _header_value(self, name: str, value: str) -> str:
-        if name == "location":
+        if name in _PLACES:
             return self.url(value)
         if name == "content-type":
             # The rule multipart_boundary: clients draw a boundary at random for every request.

@@ -68,14 +68,24 @@ STRONG_ENDS = (
     "authorization",
 )
 WEAK_KEYS = frozenset(
-    ["token", "credential", "credentials", "cookie", "auth", "bearer", "jwt", "pwd", "pass", "sessionkey"]
+    ["token", "credential", "credentials", "cookie", "auth", "bearer", "jwt", "pwd", "pw", "pass", "sessionkey"]
 )
 WEAK_ENDS = ("secret", "connectionstring", "dbpwd")
 # In a query string these too, if the value looks like a credential ...
 QUERY_KEYS = frozenset({"signature", "sig"})
 # ... and these if it looks like nothing else: shops and games use them for what a customer asks for.
 AMBIGUOUS_QUERY_KEYS = frozenset({"key", "session", "sessionid", "sid", "code"})
-AMAZON_QUERY = frozenset({"xamzcredential", "xamzsignature", "xamzsecuritytoken", "awsaccesskeyid", "googleaccessid"})
+AMAZON_QUERY = frozenset(
+    [
+        "xamzcredential",
+        "xamzsignature",
+        "xamzsecuritytoken",
+        "awsaccesskeyid",
+        "googleaccessid",
+        "xgoogcredential",
+        "xgoogsignature",
+    ]
+)
 
 # How OpenTelemetry names headers, and what may stand there although other mappings use it for data.
 _HEADER = re.compile(r"^http(?:request|response)header")

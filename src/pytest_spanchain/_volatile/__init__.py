@@ -14,90 +14,22 @@ from __future__ import annotations
 
 import re
 import threading
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from os.path import commonprefix, dirname
 from typing import Any
 
-from ..errors import CassetteBroken
 from . import tokens
 from .clock import Clock as Clock
 from .clock import Reading, readings
-from .tokens import LITERAL, NETLOC, NUMBER, PATH, PHRASE_, UUID, Piece
+from .context import PATH_KINDS, PREFIX
+from .context import Context as Context
+from .tokens import HEX, LITERAL, NETLOC, NUMBER, PATH, PHRASE_, UUID, Piece
 
-PATH_KINDS = ("cwd", "home", "tmp")
+_DRAWN = 32768
+"""From here on, systems draw the ports that nobody has asked for by number."""
 _MOST_PIECES = 1_000_000
 """Pairs of pieces that are worth being aligned."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a process knows of itself.
-
-    Args:
-        clocks: what its clock showed; of a recording that was made in several runs, of each of them.
-        values: texts by kind: ``uuid`` (with dashes), ``pid``, ``cwd``, ``home``, ``tmp`` and ``port``.
-    """
-
-    clocks: tuple[Clock, ...] = ()
-    values: Mapping[str, Set[str]] = field(default_factory=dict)
-
-    def has(self, kind: str, text: str) -> bool:
-        """Whether a text is a value of that kind."""
-        return text in self.values.get(kind, ())
-
-    @property
-    def paths(self) -> frozenset[str]:
-        """All paths."""
-        return frozenset(path for kind in PATH_KINDS for path in self.values.get(kind, ()))
-
-    def joined(self, other: Context) -> Context:
-        """What both know."""
-        kinds = (*self.values, *other.values)
-        values = {kind: {*self.values.get(kind, ()), *other.values.get(kind, ())} for kind in kinds}
-        return Context((*self.clocks, *other.clocks), values)
-
-    def to_plain(self) -> dict[str, Any]:
-        """As a cassette's header holds it."""
-        clocks = [
-            {"from": str(clock.start_ns), "to": str(clock.end_ns), "utc_offset": clock.offset} for clock in self.clocks
-        ]
-        return {"clocks": clocks, "values": {kind: sorted(found) for kind, found in sorted(self.values.items())}}
-
-    @classmethod
-    def from_plain(cls, plain: Any) -> Context:
-        """What ``to_plain`` gave; of a recording without one, a context that knows nothing.
-
-        Raises:
-            CassetteBroken: it is something else.
-        """
-        if plain is None:
-            return cls()
-        try:
-            clocks = [Clock(int(one["from"]), int(one["to"]), int(one["utc_offset"])) for one in plain["clocks"]]
-            values = {str(kind): frozenset(map(str, found)) for kind, found in plain["values"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CassetteBroken(
-                f"it is no context of a run: {error!r}", field="header.recorder.context", remedy="Record it again."
-            ) from None
-        return cls(tuple(clocks), values)
-
-    def within(self, told: Iterable[tuple[Any, Any]]) -> Context:
-        """What of it occurs in a run; the clocks always.
-
-        Args:
-            told: plain values in order: what went out and what came back. A value that came back before it went out
-                was the answer's, although this very process may have made it.
-        """
-        kept: dict[str, set[str]] = {kind: set() for kind in self.values}
-        answered: set[str] = set()
-        for sent, received in told:
-            for kind, known in self.values.items():
-                open_ = [text for text in known if text not in kept[kind] and text not in answered]
-                kept[kind].update(_occurring(kind, open_, sent))
-            made = [text for text in self.values.get("uuid", ()) if text not in kept["uuid"]]
-            answered.update(_occurring("uuid", made, received))
-        return Context(self.clocks, {kind: found for kind, found in kept.items() if found})
 
 
 @dataclass(frozen=True)
@@ -133,8 +65,36 @@ class Volatile:
         self._lock = threading.Lock()
         self._couples = _Couples()
 
-    def translated(self, golden: Any, live: Any) -> Translation:
+    def fork(self) -> Volatile:
+        """Another one that knows what this one has claimed, and claims for itself."""
+        with self._lock:
+            made = Volatile(self._then, self._now, exact=self._exact)
+            made._couples = self._couples.copy()
+        return made
+
+    def translated(self, golden: Any, live: Any) -> Any:
         """The live value, with recorded volatile values in place of its own.
+
+        Args:
+            golden: a plain value of the recording.
+            live: the plain value that would take its place.
+        """
+        if golden == live:
+            return live
+        with self._lock:
+            couples = self._couples.copy()
+        return _Pair(self._then, self._now(), self._exact, couples).value(golden, live, "")
+
+    def masked(self, value: Any) -> Any:
+        """A plain value without what either of the two contexts could have supplied.
+
+        What ``translated`` can make equal is equal here, but for coincidences: it says what to try first.
+        """
+        now = self._now()
+        return _masked(value, [_Pair(one, one, frozenset(), _Couples()) for one in (self._then, now)])
+
+    def claim(self, golden: Any, live: Any) -> Translation:
+        """Translate for good: what stands for what now does so in the rest of the run.
 
         Args:
             golden: a plain value of the recording.
@@ -142,16 +102,10 @@ class Volatile:
         """
         if golden == live:
             return Translation(live)
+        now = self._now()
         with self._lock:
-            couples = self._couples.copy()
-        pair = _Pair(self._then, self._now(), self._exact, couples)
-        return Translation(pair.value(golden, live, ""), tuple(pair.made))
-
-    def settle(self, made: Iterable[Substitution]) -> None:
-        """Hold on to it that these live values stand for those recorded ones, in the rest of the run, too."""
-        with self._lock:
-            for one in made:
-                self._couples.add(one)
+            pair = _Pair(self._then, now, self._exact, self._couples)
+            return Translation(pair.value(golden, live, ""), tuple(pair.made))
 
 
 @dataclass(frozen=True)
@@ -170,8 +124,6 @@ class Translation:
 class _Couples:
     """Which live value stands for which recorded one, where there is one for each: an id that two requests share."""
 
-    kinds = frozenset({"uuid", "port"})
-
     def __init__(self) -> None:
         self.live_of: dict[str, str] = {}
         self.golden_of: dict[str, str] = {}
@@ -181,12 +133,12 @@ class _Couples:
         made.live_of, made.golden_of = dict(self.live_of), dict(self.golden_of)
         return made
 
-    def add(self, made: Substitution) -> bool:
-        """Whether this one is faithful to those before it."""
-        if made.kind not in self.kinds:
-            return True
-        golden, live = (f"{made.kind} {_plainest(text)}" for text in (made.golden, made.live))
-        return self.live_of.setdefault(golden, live) == live and self.golden_of.setdefault(live, golden) == golden
+    def agree(self, golden: str, live: str) -> bool:
+        """Take in another one, if it is faithful to those before it."""
+        if self.live_of.get(golden, live) != live or self.golden_of.get(live, golden) != golden:
+            return False
+        self.live_of[golden], self.golden_of[live] = live, golden
+        return True
 
 
 def occurrences(context: Context, value: Any) -> tuple[Substitution, ...]:
@@ -196,18 +148,40 @@ def occurrences(context: Context, value: Any) -> tuple[Substitution, ...]:
     return tuple(pair.made)
 
 
-def coarse(value: Any) -> Any:
+def coarse(value: Any, *, known: dict[str, str]) -> Any:
     """A plain value with nothing left of what a context could have supplied.
 
     What ``Volatile.translated`` can make equal is equal here: an index for candidates, and no verdict.
+
+    Args:
+        value: the value.
+        known: texts that have been done before; histories say everything again in every request.
     """
     if isinstance(value, str):
-        return tokens.coarse(value)
+        if value not in known:
+            known[value] = tokens.coarse(value)
+        return known[value]
     if isinstance(value, Mapping):
-        return sorted(([tokens.coarse(key), coarse(item)] for key, item in value.items()), key=repr)
+        return sorted(([tokens.coarse(key), coarse(item, known=known)] for key, item in value.items()), key=repr)
     if isinstance(value, list):
-        return [coarse(item) for item in value]
+        return [coarse(item, known=known) for item in value]
     return "#" if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _masked(value: Any, alone: list[_Pair]) -> Any:
+    if isinstance(value, str):
+        paths = alone[0].paths | alone[1].paths
+        return "".join(_masked_piece(piece, alone) for piece in tokens.pieces(value, paths=paths))
+    if isinstance(value, Mapping):
+        return sorted(([_masked(key, alone), _masked(item, alone)] for key, item in value.items()), key=repr)
+    if isinstance(value, list):
+        return [_masked(item, alone) for item in value]
+    return _masked_piece(Piece(NUMBER, repr(value)), alone) if _is_number(value) else value
+
+
+def _masked_piece(piece: Piece, alone: list[_Pair]) -> str:
+    is_known = piece.shape != LITERAL and any(pair.kind(piece, piece) for pair in alone)
+    return "#" if is_known else piece.text
 
 
 class _Pair:
@@ -215,7 +189,7 @@ class _Pair:
 
     def __init__(self, then: Context, now: Context, exact: frozenset[str], couples: _Couples) -> None:
         self._then, self._now, self._exact, self._couples = then, now, exact, couples
-        self._paths = then.paths | now.paths
+        self.paths = then.paths | now.paths
         self.made: list[Substitution] = []
 
     def value(self, golden: Any, live: Any, path: str) -> Any:
@@ -245,25 +219,42 @@ class _Pair:
             for index, item in enumerate(value):
                 self.find(item, f"{path}[{index}]")
         elif isinstance(value, str):
-            for piece in tokens.pieces(value, paths=self._paths):
+            for piece in tokens.pieces(value, paths=self.paths):
                 self.stands_in(piece, piece, path)
         elif _is_number(value):
             self.stands_in(Piece(NUMBER, repr(value)), Piece(NUMBER, repr(value)), path)
 
     def mapping(self, golden: Mapping[str, Any], live: Mapping[str, Any], path: str) -> dict[str, Any]:
+        found = {
+            key: self.value(golden[key], item, f"{path}.{key}".lstrip("."))
+            for key, item in live.items()
+            if key in golden
+        }
+        # What those said may tell which of the others is which: a recorded mapping is in the order of its keys.
         unmet = [key for key in golden if key not in live]
-        found: dict[str, Any] = {}
         for key, item in live.items():
-            name = key
             if key not in golden:
-                name = next((other for other in unmet if self.text(other, key, f"{path}.{key}") == other), key)
+                name = self._key_for(key, item, {one: golden[one] for one in unmet}, path) or key
+                found[name] = item
                 if name in unmet:
                     unmet.remove(name)
-            found[name] = self.value(golden[name], item, f"{path}.{key}".lstrip(".")) if name in golden else item
+                    self.text(name, key, f"{path}.{key}")
+                    found[name] = self.value(golden[name], item, f"{path}.{name}".lstrip("."))
         return found
 
+    def _key_for(self, key: str, item: Any, unmet: Mapping[str, Any], path: str) -> str | None:
+        """The recorded key for which a live one stands, one with the same value if there is any."""
+        possible: list[str] = []
+        for name, value in unmet.items():
+            trial = _Pair(self._then, self._now, self._exact, self._couples.copy())
+            if trial.text(name, key, path) == name:
+                if trial.value(value, item, path) == value:
+                    return name
+                possible.append(name)
+        return possible[0] if possible else None
+
     def text(self, golden: str, live: str, path: str) -> str:
-        ours, theirs = (tokens.pieces(text, paths=self._paths) for text in (live, golden))
+        ours, theirs = (tokens.pieces(text, paths=self.paths) for text in (live, golden))
         result = [piece.text for piece in ours]
         for index, other in _aligned(ours, theirs):
             if ours[index] != other and self.stands_in(other, ours[index], path):
@@ -271,32 +262,49 @@ class _Pair:
         return "".join(result)
 
     def stands_in(self, golden: Piece, live: Piece, path: str) -> bool:
-        kind = None if golden.shape == LITERAL else self._kind(golden, live)
+        kind = None if golden.shape == LITERAL else self.kind(golden, live)
         if kind is None or kind in self._exact:
             return False
-        made = Substitution(kind, path, golden.text, live.text)
-        if not self._couples.add(made):
+        ours, theirs = _whole(kind, live.text, self._now), _whole(kind, golden.text, self._then)
+        if ours and theirs and not self._couples.agree(f"{kind} {theirs}", f"{kind} {ours}"):
             return False
-        self.made.append(made)
+        self.made.append(Substitution(kind, path, golden.text, live.text))
         return True
 
-    def _kind(self, golden: Piece, live: Piece) -> str | None:
-        then, now = self._then, self._now
+    def kind(self, golden: Piece, live: Piece) -> str | None:
         if golden.shape == PATH:
-            kinds = [kind for kind in PATH_KINDS if then.has(kind, golden.text) and now.has(kind, live.text)]
+            kinds = [kind for kind in PATH_KINDS if self._is_path(kind, golden.text, live.text)]
             # One directory may be several things: it is exact only where all of them are.
             return next((kind for kind in kinds if kind not in self._exact), kinds[0] if kinds else None)
         if golden.shape == UUID:
-            same_form = len(golden.text) == len(live.text) and golden.text.isupper() == live.text.isupper()
-            return "uuid" if same_form and _is_made(golden.text, then) and _is_made(live.text, now) else None
+            return "uuid" if self._is_uuid(golden.text, live.text) else None
         if golden.shape == NETLOC:
             (host, _, port), (live_host, _, live_port) = golden.text.rpartition(":"), live.text.rpartition(":")
-            return "port" if host == live_host and then.has("port", port) and now.has("port", live_port) else None
-        if self._is_clock(golden.text, live.text):
+            return "port" if host == live_host and self._is_port(port, live_port) else None
+        if golden.shape != HEX and self._is_clock(golden.text, live.text):
             return "clock"
-        return next(
-            (kind for kind in ("pid", "port") if then.has(kind, golden.text) and now.has(kind, live.text)), None
-        )
+        if golden.text.isalnum() and PREFIX <= len(golden.text) < 32 and self._is_uuid(golden.text, live.text):
+            return "uuid"
+        if self._then.has("pid", golden.text) and self._now.has("pid", live.text):
+            return "pid"
+        return "port" if self._is_port(golden.text, live.text) else None
+
+    def _is_path(self, kind: str, golden: str, live: str) -> bool:
+        (theirs, ours), then, now = map(tokens.plain_path, (golden, live)), self._then, self._now
+        if not then.has(kind, theirs) or not now.has(kind, ours) or (theirs == golden) != (ours == live):
+            return False
+        # What is still there stands for itself: to go elsewhere was the author's choice.
+        return _made_alike(theirs, ours, then, now) if kind == "tmp" else theirs == ours or not now.has(kind, theirs)
+
+    def _is_uuid(self, golden: str, live: str) -> bool:
+        same_form = len(golden) == len(live) and _is_of_one_size(golden, live) and golden.isalnum() == live.isalnum()
+        return same_form and bool(self._then.made(golden)) and bool(self._now.made(live))
+
+    def _is_port(self, golden: str, live: str) -> bool:
+        if not self._then.has("port", golden) or not self._now.has("port", live):
+            return False
+        stays = golden in self._now.settled or (int(golden) < _DRAWN and self._now.has("port", golden))
+        return golden == live or not stays
 
     def _is_clock(self, golden: str, live: str) -> bool:
         ours = list(readings(live))
@@ -307,11 +315,19 @@ class _Pair:
         return _is_epoch(golden, self._then.clocks) and _is_epoch(live, self._now.clocks) and _alike(golden, live)
 
     def _showed(self, golden: Reading, live: Reading) -> bool:
-        zones = golden.fields.get("zone"), live.fields.get("zone")
+        if self._both_showed(golden.fields, live.fields):
+            return True
+        # Today at nine: the day is the clock's, the time is the author's.
+        return bool(golden.time) and golden.time == live.time and self._both_showed(golden.day, live.day)
+
+    def _both_showed(self, golden: Mapping[str, int], live: Mapping[str, int]) -> bool:
+        if not golden:
+            return False
+        zones = golden.get("zone"), live.get("zone")
         for then in self._then.clocks:
             for now in self._now.clocks:
                 local = None not in zones and then.is_local(zones[0] or 0) and now.is_local(zones[1] or 0)
-                if (zones[0] == zones[1] or local) and then.showed(golden.fields) and now.showed(live.fields):
+                if (zones[0] == zones[1] or local) and then.showed(golden) and now.showed(live):
                     return True
         return False
 
@@ -333,8 +349,8 @@ def _aligned(ours: list[Piece], theirs: list[Piece]) -> Iterator[tuple[int, Piec
 def _key(piece: Piece) -> tuple[str, str]:
     if piece.shape == LITERAL:
         return piece
-    # A number may be a date without its dashes.
-    return ("number" if piece.shape == PHRASE_ and piece.text.isdigit() else piece.shape, "")
+    # A number may be a date without its dashes, or what is left of a uuid.
+    return ("number" if piece.shape == HEX or (piece.shape == PHRASE_ and piece.text.isdigit()) else piece.shape, "")
 
 
 _EPOCH_UNITS = {10: 1.0, 13: 1e3, 16: 1e6, 19: 1e9}
@@ -354,54 +370,42 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_made(text: str, context: Context) -> bool:
-    """Whether a process made a uuid: it was seen to, or the uuid says when it was made (version 7), and it was then."""
-    made = uuid.UUID(text)
-    if made.version == 7:
-        return any(clock.passed((made.int >> 80) / 1000) for clock in context.clocks)
-    return context.has("uuid", str(made))
+def _is_of_one_size(golden: str, live: str) -> bool:
+    """Whether two ids are in letters of one size; digits have none."""
+    both = golden + live
+    return both in (both.lower(), both.upper())
 
 
-def _dashed(text: str) -> str:
-    return str(uuid.UUID(text))
+def _whole(kind: str, text: str, context: Context) -> str:
+    """Which value a text is, however it is written; nothing for what may have several names."""
+    if kind == "uuid":
+        return context.made(text)
+    if kind == "tmp":
+        return tokens.plain_path(text).removeprefix("/private")  # macOS has two names for it
+    return text.rpartition(":")[2] if kind == "port" else ""
 
 
-def _plainest(text: str) -> str:
-    """A uuid or a port however it is written."""
-    return text.rpartition(":")[2].replace("-", "").lower()
+def _made_alike(golden: str, live: str, then: Context, now: Context) -> bool:
+    """Whether the same made two temporary paths: by a number at the end, by eight letters drawn, or neither did."""
+    one, other = (re.split(r"[/\\]", path)[-1] for path in (golden, live))
+    if one.rstrip("0123456789") == other.rstrip("0123456789"):
+        return True
+    start = _common(one, other)
+    end = _common(one[start:][::-1], other[start:][::-1])
+    drawn = [text[start : len(text) - end] for text in (one, other)]
+    if len(one) == len(other) and all(re.fullmatch(r"[a-z0-9_]{1,8}", text) for text in drawn):
+        return True
+    return not _is_within(golden, then) and not _is_within(live, now)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield key
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
-    elif _is_number(value):
-        yield repr(value)
+def _common(one: str, other: str) -> int:
+    return len(commonprefix((one, other)))  # noqa: RUF071 - letter by letter is what is wanted
 
 
-def _occurring(kind: str, known: list[str], value: Any) -> set[str]:
-    """Which of these values of a kind are in a plain value, however they are written."""
-    if not known:
-        return set()
-    found: set[str] = set()
-    for text in _texts(value):
-        if kind != "uuid":
-            found.update(one for one in known if one in text)
-        elif len(text) >= 32:
-            folded = text.lower()
-            if len(known) <= _FEW:
-                found.update(one for one in known if one in folded or one.replace("-", "") in folded)
-            else:
-                found.update({_dashed(one) for one in _UUID.findall(folded)}.intersection(known))
-    return found
-
-
-_UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
-_FEW = 50
-"""So many texts are found faster one by one than by a pattern."""
+def _is_within(path: str, context: Context) -> bool:
+    above = dirname(path)
+    while above != dirname(above):
+        if context.has("tmp", above):
+            return True
+        above = dirname(above)
+    return False

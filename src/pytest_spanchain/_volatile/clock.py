@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cache
+from urllib.parse import unquote
 
 # Not those of ``calendar``, which speak the machine's language.
 _MONTHS = [
@@ -26,6 +27,9 @@ def _names(names: list[str], group: str) -> str:
     return f"(?P<{group}>{'|'.join(sorted(written, key=len, reverse=True))})(?![A-Za-z])"
 
 
+NAMES = re.sub(r"[(][?]P<[a-z_]+>|[)][(][?]![^)]*[)]", "", f"{_names(_MONTHS, 'm')}|{_names(_DAYS, 'd')}")
+"""A pattern that finds the names of months and days."""
+
 _MONTH, _WEEKDAY = _names(_MONTHS, "month_name"), _names(_DAYS, "weekday")
 _ZONE = r"(?:\s?(?P<zone>Z|UTC|GMT|[+-]\d\d:?\d\d)(?![\w:]))?"
 _TIME = (
@@ -36,6 +40,11 @@ _DAY = r"(?P<day>[0-2]?\d|3[01])"
 _NTH = r"(?P<nth>st|nd|rd|th|\.)?"
 _YEAR = r"(?P<year>(?:19|20)\d\d)(?!\d)"
 _THEN_TIME = rf"(?:(?:[T_ ]|,\s?|\sat\s|,\sat\s|\s-\s){_TIME})?"
+# As names of files have it.
+_THEN_DASHED_TIME = (
+    r"(?:[T_-](?P<hour>[01]\d|2[0-3])(?P<within>[-_.]?)(?P<minute>[0-5]\d)(?:(?P=within)(?P<second>[0-5]\d))?)"
+)
+_COMMA_TIME = r"(?:, (?P<hour>\d\d?), (?P<minute>\d\d?)(?:, (?P<second>\d\d?)(?:, (?P<micro>\d{1,6}))?)?)?"
 
 _FORMS = (
     rf"{_YEAR}(?P<dash>[-/._])(?P<month>0\d|1[0-2])(?P=dash){_DAY}(?!\d){_THEN_TIME}",
@@ -52,13 +61,29 @@ _FORMS = (
     _WEEKDAY,
     _MONTH,
     rf"{_YEAR}",
+    rf"{_YEAR}-(?P<month>0\d|1[0-2])-{_DAY}{_THEN_DASHED_TIME}(?!\d)",
+    rf"{_YEAR}[-/](?P<month>0[1-9]|1[0-2])(?![-/\d])",
+    rf"(?P<month>0[1-9]|1[0-2])/{_YEAR}",
+    rf"{_YEAR}-?W(?P<week>[0-4]\d|5[0-3])(?:-(?P<iso_day>[1-7]))?(?!\d)",
+    rf"(?P<year>(?:19|20)\d\d), (?P<month>\d\d?), (?P<day>\d\d?){_COMMA_TIME}",
+    r"(?P<year>(?:19|20)\d\d)\s?[年년]\s?(?P<month>\d\d?)\s?[月월](?:\s?(?P<day>\d\d?)\s?[日일])?",
 )
+_AS_CODE = 16
+_FIRST = (4, 12, 0, 1, 2, 3, 5, 6, 7, 17, 16, 15, 14, 13, 8, 9, 10, 11)
+"""The order in which they are tried where there is no telling where a phrase ends: the longest first."""
 
-PHRASE = "|".join(
-    f"(?:{re.sub(r'[(][?]P<[a-z_]+>', '(?:', form).replace('(?P=dash)', '[-/._]')})"
-    # The longest first: a pattern takes what it finds first.
-    for form in (_FORMS[4], *_FORMS[:4], *_FORMS[5:])
-)
+
+def _finding(form: str) -> str:
+    """A pattern, without groups, that finds a form, also quoted in a URL."""
+    found = re.sub(r"[(][?]P<[a-z_]+>", "(?:", form).replace("(?P=dash)", "[-/._]").replace("(?P=within)", "[-_.]?")
+    found = found.replace("[-/._]", "(?:[-/._]|%2[Ff])").replace("[-/.]", "(?:[-/.]|%2[Ff])")
+    found = found.replace("(?::(?:", "(?:(?::|%3[Aa])(?:").replace("[+-]\\d\\d:?", "(?:[+-]|%2[Bb])\\d\\d(?::|%3[Aa])?")
+    found = found.replace("(?:[T_ ]", "(?:[T_ ]|[+]|%20")
+    # Only as code writes it: elsewhere these are just numbers.
+    return rf"(?:(?<=\(){found}(?=\)))" if form == _FORMS[_AS_CODE] else f"(?:{found})"
+
+
+PHRASE = "|".join(_finding(_FORMS[index]) for index in _FIRST)
 """A pattern, without groups, that finds phrases; more than it should, ``readings`` is the judge."""
 
 
@@ -75,13 +100,24 @@ class Reading:
     Args:
         form: the phrase without what it says.
         lengths: whether the names in it are ``short`` or ``long``; empty for May, which is both.
-        fields: what it says, by ``year``, ``month``, ``day``, ``weekday`` (0 is Monday), ``hour``, ``minute``,
-            ``second``, ``micro`` and ``zone`` (seconds east of Greenwich).
+        fields: what it says, by ``year``, ``month``, ``day``, ``weekday`` (0 is Monday), ``week`` and ``iso_day`` (of
+            ISO 8601, whose year it then is), ``hour``, ``minute``, ``second``, ``micro`` and ``zone`` (seconds east of
+            Greenwich).
     """
 
     form: str
     lengths: tuple[str, ...]
     fields: Mapping[str, int]
+
+    @property
+    def day(self) -> dict[str, int]:
+        """What it says of the day."""
+        return {name: value for name, value in self.fields.items() if name not in _TIMES}
+
+    @property
+    def time(self) -> dict[str, int]:
+        """What it says of the time."""
+        return {name: value for name, value in self.fields.items() if name in _TIMES}
 
     def is_like(self, other: Reading) -> bool:
         """Whether one format makes both phrases."""
@@ -121,6 +157,8 @@ class Clock:
         for number in range((last.date() - first.date()).days + 1):
             day = first.date() + timedelta(days=number)
             said = {"year": day.year, "month": day.month, "day": day.day, "weekday": day.weekday()}
+            if "week" in fields:
+                said = dict(zip(("year", "week", "iso_day"), day.isocalendar(), strict=True))
             if any(fields.get(name, value) != value for name, value in said.items()):
                 continue
             if "hour" not in fields:
@@ -133,22 +171,26 @@ class Clock:
         return False
 
 
+_TIMES = frozenset({"hour", "minute", "second", "micro", "zone"})
 _TOLERANCE = 1.0
 """Seconds by which a clock may be read beside ours, and what is rounded."""
 
 
 def readings(phrase: str) -> Iterator[Reading]:
     """The ways to understand a phrase: ``03/04/2026`` has two; what is no date and no time has none."""
+    quoted = "%" in phrase
+    if quoted:
+        phrase = unquote(phrase.replace("+", " "))
     for number, pattern in enumerate(_patterns()):
         found = pattern.fullmatch(phrase)
         if found is not None and (fields := _fields(found)) is not None:
             names = filter(None, (found.groupdict().get(name) for name in ("weekday", "month_name")))
-            yield Reading(f"{number}:{_form(found)}", tuple(map(_length, names)), fields)
+            yield Reading(f"{number}{'%' if quoted else ''}:{_form(found)}", tuple(map(_length, names)), fields)
 
 
 def _fields(found: re.Match[str]) -> dict[str, int] | None:
     said = {name: text for name, text in found.groupdict().items() if text is not None}
-    numbers = ("year", "month", "day", "hour", "minute", "second")
+    numbers = ("year", "month", "day", "week", "iso_day", "hour", "minute", "second", "micro")
     fields: dict[str, int] = {name: int(said[name]) for name in numbers if name in said}
     if "short_year" in said:
         fields["year"] = 2000 + int(said["short_year"])
@@ -174,7 +216,7 @@ def _form(found: re.Match[str]) -> str:
     for name, (start, end) in sorted(
         ((name, found.span(name)) for name in found.groupdict()), key=lambda item: item[1]
     ):
-        if start < position or name == "dash" or (name == "zone" and text[start] not in "+-"):
+        if start < position or name in ("dash", "within") or (name == "zone" and text[start] not in "+-"):
             continue
         form += text[position:start] + f"<{name}{_style(name, text[start:end])}>"
         position = end

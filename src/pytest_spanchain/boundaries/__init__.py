@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 from .._run import OWNERSHIP, Run
 from .._settings import Settings
@@ -46,17 +47,26 @@ FRAMEWORKS: dict[str, str] = {
     "pydantic_ai": "pydantic_ai",
     "langchain_core.tools": "langchain",
     "langchain_core.tools.base": "langchain",
+    "langchain_core.output_parsers.openai_tools": "langchain",
+    "langchain.agents.middleware.human_in_the_loop": "langchain",
+    "langchain.agents.structured_output": "langchain",
+    "langgraph.prebuilt.tool_node": "langchain",
     "langgraph.types": "langchain",
     "agents": "openai_agents",
     "google.genai._extra_utils": "google_genai",
+    "crewai.agents.agent_executor": "crewai",
     "crewai.tools.base_tool": "crewai",
     "crewai.tools.structured_tool": "crewai",
+    "crewai.utilities.agent_utils": "crewai",
     "fastmcp.tools.function_tool": "fastmcp",
+    "google.adk.flows.llm_flows.tools._batch_executor": "google_adk",
     "google.adk.flows.llm_flows.tools._caller": "google_adk",
     "google.adk.tools.function_tool": "google_adk",
     "llama_index.core.agent.workflow.base_agent": "llama_index",
+    "llama_index.core.agent.workflow.function_agent": "llama_index",
     "llama_index.core.agent.workflow.multi_agent_workflow": "llama_index",
     "llama_index.core.tools.function_tool": "llama_index",
+    "smolagents.agents": "smolagents",
     "smolagents.tools": "smolagents",
     "strands.tools.decorator": "strands",
     "strands.tools.executors._executor": "strands",
@@ -65,7 +75,7 @@ FRAMEWORKS: dict[str, str] = {
 """The same for ``frameworks``: what runs tools."""
 
 _lock = threading.Lock()
-_unrecognised: dict[str, str] = {}
+_MARK = "_spanchain_boundary"
 
 
 @contextmanager
@@ -97,8 +107,9 @@ def install() -> None:
             sys.meta_path.insert(0, _Watcher())
         for name in (*CLIENTS, *FRAMEWORKS):
             module = sys.modules.get(name)
-            # A module that is still being imported has no spec loaded to the end; the watcher is too late for it.
-            if module is not None and not getattr(module.__spec__, "_initializing", False):
+            # A module that is still being imported has no spec loaded to the end; the watcher is too late for it. And
+            # what tests put in a module's place is none.
+            if isinstance(module, ModuleType) and not getattr(module.__spec__, "_initializing", False):
                 _install_one(name, module)
 
 
@@ -107,24 +118,26 @@ def unrecognised(settings: Settings) -> list[str]:
 
     Without the tools of a framework that changed, replay would run them again; who says ``tools="off"`` wants that.
     """
-    return [text for name, text in _unrecognised.items() if name in CLIENTS or settings.finds_tools]
+    names = [*CLIENTS, *(FRAMEWORKS if settings.finds_tools else ())]
+    found = [getattr(sys.modules.get(name), _MARK, None) for name in names]
+    return list(dict.fromkeys(one for one in found if isinstance(one, str)))
 
 
 def _install_one(name: str, module: ModuleType) -> None:
-    # Marked on the module: a library that is imported anew is patched anew, and an alias of a patched one is not.
-    if getattr(module, "_spanchain_boundary", False):
+    # Marked on the module, with what is wrong if it is not known: a library that is imported anew is patched anew, and
+    # an alias of a patched one is not; nor is one tried twice, of which a part is patched.
+    if getattr(module, _MARK, None) is not None:
         return
     home = f"{__name__}.clients.{CLIENTS[name]}" if name in CLIENTS else f"{__name__}.frameworks.{FRAMEWORKS[name]}"
     try:
         importlib.import_module(home).install(module)
     except BoundaryError as error:
-        _unrecognised[name] = str(error)
+        setattr(module, _MARK, str(error))
         for run in OWNERSHIP.active:  # imported while tests run
             if unrecognised(run.settings):
                 run.note_error(str(error))
     else:
-        _unrecognised.pop(name, None)
-        module._spanchain_boundary = True  # type: ignore[attr-defined]
+        setattr(module, _MARK, True)
 
 
 class _Watcher(importlib.abc.MetaPathFinder):
@@ -151,6 +164,9 @@ class _Watcher(importlib.abc.MetaPathFinder):
 class _PatchingLoader(importlib.abc.Loader):
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)  # where its sources and its data are
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)

@@ -7,6 +7,8 @@ Invariants:
 * A function that is surely the tool is recorded whenever it is called, from the first model call that offers it on.
   One that only could be is recorded once the model has asked for exactly this call.
 * What one tool of that name calls under the same name is part of it.
+* No such body runs in replay while the model waits for a tool of which there is something to serve, unless it ran
+  unrecorded, too, while the model waited (the recording names those functions).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 from .. import _patch
 from .._genai import ToolCall, ToolDeclaration
 from .._genai.attributes import TOOL_NAME
-from .._model import Span
+from .._model import UNASKED, Span
 from .._run import OWNERSHIP, Run
 from . import tools
 from ._fit import Fit, same
@@ -83,6 +85,7 @@ class Finder:
         self._roles: weakref.WeakKeyDictionary[FunctionType, Role] = weakref.WeakKeyDictionary()
         self._aliases: dict[str, set[str]] = {}
         self._taken: dict[str, dict[str, bool]] = {}
+        self._unasked: set[str] = set()
 
     def offered(self, declared: tuple[ToolDeclaration, ...]) -> None:
         """A model call offers tools: patch what can be meant before it is answered."""
@@ -116,8 +119,11 @@ class Finder:
             return ""
         name = self._name_of(role, base, args, kwargs)
         span = self._run.capture.enclosing()
-        outer = span.attributes.get(TOOL_NAME) if span is not None else None
-        if outer == name or str(outer).endswith(f".{name}"):
+        outer = str(span.attributes.get(TOOL_NAME, "")) if span is not None else ""
+        inside = {outer, outer.rpartition(".")[2]} - {""}
+        if not name and not inside.intersection(role.names):
+            name = self._pending_name(role, _label(function))
+        if name in inside:
             return ""
         if name:
             self._called.add(function)
@@ -127,6 +133,8 @@ class Finder:
         """Say what was not found, and take the patches back."""
         try:
             self._say()
+            if self._run.records and self._unasked:
+                self._run.capture.root.attributes[UNASKED] = sorted(self._unasked)
         finally:
             self._patch.undo()
 
@@ -172,6 +180,17 @@ class Finder:
             (one for one in sure if one in given.values() or one == _named(args)), (open_ones or sure or [""])[0]
         )
 
+    def _pending_name(self, role: Role, label: str) -> str:
+        """The tool that the model waits for, in replay: an agent that changed the arguments must not reach the body."""
+        pending = [name for name in role.names if self._run.wanted(name)]
+        if not pending:
+            return ""
+        if self._run.records:
+            self._unasked.add(label)
+            return ""
+        unplayed = self._run.known_tools(unplayed=True)
+        return next((name for name in pending if name in unplayed and label not in self._run.ran_unasked), "")
+
     def _say(self) -> None:
         undone: dict[str, list[ToolCall]] = {}
         for call in self._run.undone:
@@ -179,7 +198,8 @@ class Finder:
         if not undone:
             return
         spans = [span for span in self._run.capture.tree(self._run.nodeid) if TOOL_NAME in span.attributes]
-        crossed = {str(span.attributes[TOOL_NAME]) for span in spans}
+        # What a replay leaves out of what was recorded is a deviation, and nothing that anybody missed.
+        crossed = {str(span.attributes[TOOL_NAME]) for span in spans} | self._run.known_tools()
         crossed |= {name.rpartition(".")[2] for name in crossed}
         # A function that is listed may have another name than the model knows it by: then the arguments tell.
         listed = [span.exchange.request for span in spans if span.exchange and self._is_listed(span)]

@@ -18,11 +18,18 @@ _STOPPED = {"closed": "closed the stream", "cancelled": "was stopped while it wa
 
 Headers = Sequence[tuple[str, str]]
 
+_SIGNATURE = re.compile(r"[?&](?:x-(?:amz|goog)-)?sig(?:nature)?=", re.IGNORECASE)
+_SIGNED_AT = re.compile(r"(?<=[?&])(x-(?:amz|goog)-date|expires|se|st)=\d[\dTZ:%A-]*", re.IGNORECASE)
 _BOUNDARY = re.compile(r"^multipart/.*\bboundary=\"?([^\";]+)", re.IGNORECASE)
 
 
-def watching(host: str, port: int | None) -> Run | None:
+def watching(host: str, port: int | None, *, path: str = "") -> Run | None:
     """The run that a request belongs to.
+
+    Args:
+        host: name or address.
+        port: its port, if it is given.
+        path: of the request, where it is known: exporters of telemetry are told by it.
 
     Returns:
         ``None`` if it is nobody's: there is no run; it is telemetry, which stays out of cassettes (the guard refuses it
@@ -31,7 +38,7 @@ def watching(host: str, port: int | None) -> Run | None:
     Raises:
         RunClosedError, OwnershipError: as ``current_run``.
     """
-    if is_telemetry(host, port):
+    if is_telemetry(host, port, path=path):
         return None
     run = current_run()
     if run is None and (session := _session.current()) is not None:
@@ -46,6 +53,8 @@ def request_of(*, method: str, url: str, headers: Headers, content: bytes) -> di
     if drawn is not None:
         # Clients draw it at random for every request; redaction levels it in the header.
         content = content.replace(b"--" + drawn[1].encode("latin-1"), b"--boundary")
+    if _SIGNATURE.search(url):
+        url = _SIGNED_AT.sub(r"\1=signed", url)  # the clock's, as the signature is, which redaction levels
     body = _body.body_of([content], content_type=content_type, layout=False)
     return {"method": method, "url": url, "headers": list(headers), "body": body}
 
@@ -97,12 +106,18 @@ class Recording:
         self._call.finish(
             {
                 "status": self._status,
-                "headers": list(self._headers),
+                "headers": self._kept(),
                 "body": _body.body_of(self.chunks, content_type=_content_type(self._headers)),
                 "end": end,
                 "error": _error(error) if error else None,
             }
         )
+
+    def _kept(self) -> list[tuple[str, str]]:
+        """The headers: a length is that of what was sent, and may have been encoded; to HEAD it is the answer."""
+        exchange = self._call.span.exchange
+        asked = exchange is not None and exchange.request.get("method") == "HEAD"
+        return [(name, value) for name, value in self._headers if asked or name.lower() != "content-length"]
 
 
 class Replay:

@@ -12,7 +12,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
+from .._genai import ToolCall as ToolCall
+from .._run import OWNERSHIP
 from ..errors import BoundaryError
+from ._lent import lent
 from ._tool_body import Effects as Effects
 from ._tool_body import body_types as body_types
 from ._tool_body import idle as idle
@@ -49,6 +52,49 @@ def patch(
     setattr(owner, name, functools.wraps(original)(around(original)))
 
 
+def takes_up(owner: Any, name: str, calls: Callable[[Mapping[str, Any]], Iterable[ToolCall]]) -> None:
+    """Hear at a function of a framework which calls of the model it takes up; see ``met``.
+
+    Where a release has no such function, nothing is heard, and the run says more than it has to.
+
+    Args:
+        owner: the class or module that holds it.
+        name: its name there.
+        calls: gives the calls by the function's arguments, by name.
+    """
+    found = inspect.getattr_static(owner, name, None)
+    original = found.__func__ if isinstance(found, (classmethod, staticmethod)) else found
+    if not callable(original):
+        return
+    signature = inspect.signature(original)
+
+    # Plain for all kinds: what others return is awaited or iterated by their caller.
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        if OWNERSHIP.peek() is not None:
+            try:
+                asked = list(calls(signature.bind(*args, **kwargs).arguments))
+            except (AttributeError, KeyError, LookupError, TypeError):  # another release: it is then noted
+                asked = []
+            for call in asked:
+                met(call)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, type(found)(wrapper) if found is not original else wrapper)
+
+
+def met(call: ToolCall) -> None:
+    """Say that a framework has taken up a call that the model asked for.
+
+    All bodies of the framework's tools are recorded at its seams; so, if none is met, none runs: the call is refused,
+    hands over to another agent, or gives the run's output. A call whose body may run elsewhere is not to be named here.
+    """
+    run = OWNERSHIP.peek()
+    if run is not None:
+        run.met(call)
+
+
 def member(owner: Any, name: str, *, dist: str) -> Any:
     """What a framework's module or class holds under a name.
 
@@ -67,6 +113,19 @@ def unrecognised(dist: str, why: str) -> BoundaryError:
         f"{dist} {metadata.version(dist)} is not recognised: its tools would not be recorded, and replay would run them"
         f' ({why}). Use a release that is known, or accept it with tools="off"'
     )
+
+
+def effects_on(value: Any, trust: Mapping[str, type]) -> Effects | None:
+    """What a body may do to what its framework lends it (dependencies, a context); ``None`` if nothing can be watched.
+
+    Args:
+        value: the user's object.
+        trust: as of the result.
+    """
+    if value is None or (watched := lent(value)) is None:
+        return None
+    types = {**trust, **watched.types}
+    return Effects(watched.entered, lambda _: watched.left(types), watched.again, watched.types)
 
 
 def call(

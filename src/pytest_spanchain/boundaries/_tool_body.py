@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections import ChainMap
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any, cast
 
@@ -30,11 +30,13 @@ class Effects:
         before: makes a copy of what it may change.
         changes: what has changed since that copy, as a recordable value that is false if nothing has.
         again: makes the same changes. What it returns is awaited around a body that is.
+        types: further classes that changes may hold.
     """
 
     before: Callable[[], Any]
     changes: Callable[[Any], Any]
     again: Callable[[Any], Any]
+    types: Mapping[str, type] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,15 @@ def recorded(
         name: name of the tool, as the model knows it.
         arguments: what the model gave, whatever the framework passes to the body; or what makes it of what is passed.
         trust: classes that its result may hold; those that its code names, if not given.
-        effects: what it may change beside its result. What it changed before it raised is not recorded.
+        effects: what it may change beside its result; of generators, not what they changed before they raised.
     """
     types = trust if trust is not None else body_types(function)
     if effects is None:
         spec, settle = spec_of(name, arguments, function, types), _as_it_is
     else:
         noted = _Noted(function, effects)
-        types = ChainMap({type_name(WithEffects): WithEffects}, cast("MutableMapping[str, type]", types))
+        beside = {type_name(WithEffects): WithEffects, **effects.types}
+        types = ChainMap(beside, cast("MutableMapping[str, type]", types))
         spec, settle = spec_of(name, arguments, noted.in_form(), types), noted.settle
     return functools.wraps(function)(_in_form_of(function, spec, settle))
 
@@ -155,10 +158,14 @@ class _Noted:
     def __init__(self, function: Callable[..., Any], effects: Effects) -> None:
         self._function = function
         self._effects = effects
-        self._made: list[WithEffects] = []
+        self._made: list[Any] = []
 
     def settle(self, value: Any) -> tuple[Any, Any]:
         """What the framework gets of what the body, or its recording, gave; and what is to be awaited before."""
+        if isinstance(value, Exception):
+            effects = vars(value).pop(_BEFORE_RAISING, None)
+            live = effects is None or any(made is value for made in self._made)
+            return value, None if live else self._effects.again(effects)
         if type(value) is not WithEffects:
             return value, None
         pending = None if any(made is value for made in self._made) else self._effects.again(value.effects)
@@ -172,6 +179,13 @@ class _Noted:
         self._made.append(made)
         return made
 
+    def _raised(self, before: Any, error: BaseException) -> None:
+        """What was changed before is recorded with the exception, which loses it again before anybody sees it."""
+        changes = self._effects.changes(before)
+        if changes and isinstance(error, Exception):
+            vars(error)[_BEFORE_RAISING] = changes
+            self._made.append(error)
+
     def in_form(self) -> Callable[..., Any]:
         """The body, giving ``WithEffects`` where it did more than give."""
         function = self._function
@@ -184,14 +198,23 @@ class _Noted:
 
     def _plain(self, *args: Any, **kwargs: Any) -> Any:
         before = self._effects.before()
-        value = self._function(*args, **kwargs)
+        try:
+            value = self._function(*args, **kwargs)
+        except BaseException as error:
+            self._raised(before, error)
+            raise
         if inspect.iscoroutine(value) or inspect.isgenerator(value) or inspect.isasyncgen(value):
             return value
         return self._with_effects(before, value)
 
     async def _awaited(self, *args: Any, **kwargs: Any) -> Any:
         before = self._effects.before()
-        return self._with_effects(before, await self._function(*args, **kwargs))
+        try:
+            value = await self._function(*args, **kwargs)
+        except BaseException as error:
+            self._raised(before, error)
+            raise
+        return self._with_effects(before, value)
 
     async def _stream(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
         inner = self._function(*args, **kwargs)
@@ -208,6 +231,7 @@ class _Noted:
 
 
 _NOTHING = object()
+_BEFORE_RAISING = "_spanchain_effects"
 _Settle = Callable[[Any], tuple[Any, Any]]
 
 
@@ -249,7 +273,12 @@ def _in_form_of(function: Callable[..., Any], spec: ToolSpec, settle: _Settle) -
 
         async def awaited(*args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            value, pending = settle(await drive_async(spec, args, kwargs))
+            try:
+                value, pending = settle(await drive_async(spec, args, kwargs))
+            except Exception as error:
+                if (pending := settle(error)[1]) is not None:
+                    await pending
+                raise
             if pending is not None:
                 await pending
             return value
@@ -258,7 +287,11 @@ def _in_form_of(function: Callable[..., Any], spec: ToolSpec, settle: _Settle) -
 
     def plain(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        return settle(drive_sync(spec, args, kwargs))[0]
+        try:
+            return settle(drive_sync(spec, args, kwargs))[0]
+        except Exception as error:
+            settle(error)
+            raise
 
     return plain
 

@@ -157,7 +157,12 @@ RESPONSES = Api(
     name="openai.responses",
     operation="chat",
     provider="openai",
-    speaks=lambda path, body: path.endswith("/responses") and any(body.get(key) is not None for key in _START),
+    # Without a model it takes a stored prompt: other APIs have answers to forms under this path.
+    speaks=lambda path, body: (
+        path.endswith("/responses")
+        and any(body.get(key) is not None for key in _START)
+        and (bool(chat.model(path, body)) or isinstance(body.get("prompt"), Mapping))
+    ),
     model=chat.model,
     asked=_asked,
     tools=tools.declared,

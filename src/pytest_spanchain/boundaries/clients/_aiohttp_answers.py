@@ -77,7 +77,8 @@ class Live(_http.Recording):
     """The recording of a live answer, piece by piece as the agent waits for it."""
 
     def __init__(self, call: Call, live: Any) -> None:
-        super().__init__(call, status=live.status, headers=list(live.headers.items()))
+        headers = [(name, _readable(value)) for name, value in live.headers.items()]
+        super().__init__(call, status=live.status, headers=headers)
         self._content = live.content
         self._waiting = False
         self._cut = False
@@ -249,6 +250,17 @@ def phrase(status: int) -> str:
         return http.HTTPStatus(status).phrase
     except ValueError:
         return ""
+
+
+def _readable(value: str) -> str:
+    """A header's value as text: aiohttp leaves bytes that are no UTF-8 in it, which a cassette cannot hold."""
+    if value.isascii():
+        return value
+    raw = value.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def _feed(reader: Any, data: bytes, *, ends: bool) -> None:

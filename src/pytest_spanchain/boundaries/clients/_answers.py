@@ -27,6 +27,7 @@ from . import _wire
 
 _ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)", re.DOTALL)
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_SSL_NUMBERS = {ssl.SSLEOFError: ssl.SSL_ERROR_EOF, ssl.SSLZeroReturnError: ssl.SSL_ERROR_ZERO_RETURN}
 _TICK = 0.01
 _GIVEN_UP = {"type": "RemoteDisconnected", "message": "the recorded call was given up before it was answered"}
 
@@ -71,6 +72,8 @@ class Following(_http.Recording):
         self.body.feed(data)
         if self.body.complete:
             self.over("complete")
+        elif self.body.fault is not None:
+            self.over("error", self.body.fault)
         elif ended:
             fault = self.body.cut()
             self.over("error" if fault else "complete", fault)
@@ -272,7 +275,7 @@ def error_of(error: Mapping[str, Any] | None, *, library: Any = None) -> Excepti
 
 def _made(kind: type[Exception], message: str) -> Exception:
     if issubclass(kind, ssl.SSLError):
-        return kind(1, message)
+        return kind(_SSL_NUMBERS.get(kind, ssl.SSL_ERROR_SSL), message)
     if kind.__name__ == "SSLError":  # urllib3's holds the one that it stands for
         return kind((ssl.SSLCertVerificationError if _UNTRUSTED in message else ssl.SSLError)(1, message))
     if issubclass(kind, OSError):

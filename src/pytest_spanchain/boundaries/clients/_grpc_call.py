@@ -78,15 +78,19 @@ class Crossing:
         return call
 
 
-def watching(target: str) -> Run | None:
+def watching(target: str, *, method: str = "") -> Run | None:
     """The run that a call to a channel's target belongs to, if it is to be recorded or replayed.
+
+    Args:
+        target: of the channel.
+        method: what is called, if that is it.
 
     Raises:
         Exception: replay does not let it out: the sockets of gRPC's core raise no audit event, so nobody else would
             notice.
     """
     host, port = wire.address_of(target)
-    run = _http.watching(host, port)
+    run = _http.watching(host, port, path=method)
     if run is None:
         judge(host, port)
     return run

@@ -17,6 +17,7 @@ from typing import Any
 _NEWLINE = b"\r\n"
 _CUT = re.compile(r"(\d+) bytes read(?:, (\d+) more expected)?")
 _IN_CHUNKS = "in chunks: "
+_NO_SIZE = "in chunks, no size: "
 
 Headers = list[tuple[str, str]]
 
@@ -69,6 +70,7 @@ class PlainBody:
     def __init__(self, length: int | None) -> None:
         self.pieces: list[bytes] = []
         self.complete = length == 0
+        self.fault: IncompleteRead | None = None
         self._length = length
         self._got = 0
 
@@ -99,11 +101,13 @@ class ChunkedBody:
         self._piece = bytearray()
         self._left = 0
         self._next = self._size
+        self.fault: IncompleteRead | None = None
+        """What makes the rest unreadable: the reader fails at the same place, in its own words."""
 
     def feed(self, data: bytes) -> None:
         """More has been read."""
         self._unread += data
-        while not self.complete and self._next():
+        while not self.fault and not self.complete and self._next():
             pass
 
     def cut(self) -> IncompleteRead | None:
@@ -133,7 +137,8 @@ class ChunkedBody:
         try:
             self._left = int(line.partition(b";")[0], 16)
         except ValueError:
-            return False  # the reader fails at the same place, in its own words
+            self.fault = IncompleteRead(_NO_SIZE + line.decode("latin-1"))
+            return False
         self._next = self._data if self._left else self._trailer
         return True
 
@@ -168,13 +173,17 @@ class Frame:
         chunked: in transfer chunks; else as one body of ``length`` bytes (``None``: none at all).
         length: the length that is announced.
         last: number of the chunk that is only begun, counted from 0.
+        begins: how many bytes at the end of it have come; those before are a whole chunk, if there are any.
         missing: how many bytes of it never come.
+        after: what stands where the size of a chunk should, after all of them.
     """
 
     chunked: bool
     length: int | None = None
     last: int = -1
+    begins: int = 0
     missing: int = 0
+    after: bytes = b""
 
     def head(self, status: int, headers: Mapping[str, str]) -> bytes:
         """Status line and headers."""
@@ -189,12 +198,17 @@ class Frame:
         """A piece of the body."""
         if not self.chunked:
             return data
-        if number == self.last:
-            return b"%x\r\n%b" % (len(data) + self.missing, data)
-        return b"%x\r\n%b\r\n" % (len(data), data)
+        if number != self.last:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        # Elsewhere than in streams the borders of chunks are not kept, and all of them are one.
+        before, part = data[: -self.begins], data[-self.begins :]
+        whole = b"%x\r\n%b\r\n" % (len(before), before) if before else b""
+        return whole + b"%x\r\n%b" % (len(part) + self.missing, part)
 
     def begun(self, count: int) -> bytes:
         """What was there of a chunk of which nothing came, after ``count`` that did."""
+        if self.after:
+            return self.after + _NEWLINE
         return b"%x\r\n" % self.missing if self.chunked and self.missing and self.last == count else b""
 
     def end(self) -> bytes:
@@ -211,12 +225,18 @@ def frame_of(recorded: Mapping[str, Any], *, method: str, chunks: list[bytes]) -
     # Where the reader had stopped, or something failed, nobody may believe that the body ends there.
     chunked = end != "complete" or "chunks" in (recorded["body"] or {})
     if end == "error" and recorded["error"]["type"] == "IncompleteRead":
-        found = _CUT.search(recorded["error"]["message"])
-        got, missing = (int(found[1]), int(found[2] or 0)) if found else (0, 0)
-        if not recorded["error"]["message"].startswith(_IN_CHUNKS):
-            return Frame(chunked=False, length=length + missing)
-        return Frame(chunked=True, last=len(chunks) - 1 if got else len(chunks), missing=missing)
+        return _cut_frame(recorded["error"]["message"], length=length, count=len(chunks))
     return Frame(chunked=True) if chunked else Frame(chunked=False, length=length)
+
+
+def _cut_frame(message: str, *, length: int, count: int) -> Frame:
+    if message.startswith(_NO_SIZE):
+        return Frame(chunked=True, after=message.removeprefix(_NO_SIZE).encode("latin-1", "replace"))
+    found = _CUT.search(message)
+    got, missing = (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+    if not message.startswith(_IN_CHUNKS):
+        return Frame(chunked=False, length=length + missing)
+    return Frame(chunked=True, last=count - 1 if got else count, begins=got, missing=missing)
 
 
 def decoded(pieces: Iterable[bytes], encoding: str) -> list[bytes]:
@@ -244,16 +264,25 @@ class _Zlib:
 
     windows: list[int]
     _decoder: Any = field(default=None)
+    _members: int = 0
+    _ended: bool = False
 
     def decompress(self, data: bytes) -> bytes:
         out = b""
-        while data:
+        while data and not self._ended:
             if self._decoder is None or self._decoder.eof:
                 first, *others = self.windows
                 self._decoder = zlib.decompressobj(first)
                 if others and not _reads(first, data):
                     self._decoder = zlib.decompressobj(others[0])
-            out += self._decoder.decompress(data)
+            try:
+                out += self._decoder.decompress(data)
+            except zlib.error:
+                if not self._members:
+                    raise
+                self._ended = True  # readers pass over what follows the last member
+                break
+            self._members += self._decoder.eof
             data = self._decoder.unused_data.lstrip(b"\0") if self._decoder.eof else b""
         return out
 

@@ -44,7 +44,8 @@ def install(lib: ModuleType) -> None:
 
     @functools.wraps(original)
     async def _request(self: Any, method: str, str_or_url: Any, **kwargs: Any) -> Any:
-        run = _http.watching(*edge.target(self, str_or_url))
+        host, port, path = edge.target(self, str_or_url)
+        run = _http.watching(host, port, path=path)
         if run is not None:
             hop = _Hop(edge, run, self, kwargs)
             outer = kwargs.get("middlewares")
@@ -173,15 +174,16 @@ class _Edge:
         self.error = functools.partial(_aiohttp_errors.made_anew, lib)
         self.decodable = {one.strip() for one in lib.ClientRequest.DEFAULT_HEADERS["Accept-Encoding"].split(",")}
 
-    def target(self, session: Any, url: Any) -> tuple[str, int | None]:
+    def target(self, session: Any, url: Any) -> tuple[str, int | None, str]:
         """Where a request goes, as far as one can tell before aiohttp has looked at it."""
         try:
             found = self.lib.client.URL(url)
         except (TypeError, ValueError):
-            return "", None  # aiohttp says what is wrong with it
+            return "", None, ""  # aiohttp says what is wrong with it
+        path = found.path
         if not found.absolute and session._base_url is not None:
             found = session._base_url
-        return found.host or "", found.port
+        return found.host or "", found.port, path
 
     def narrow(self, request: Any) -> None:
         """Ask for no encoding that aiohttp cannot decode: whoever asked for it has a decoder of its own."""

@@ -83,7 +83,7 @@ def _install_sync(lib: Any) -> None:
 def _crossing(original: Callable[..., Any], *, streamed: bool, cygrpc: Any) -> Callable[..., Any]:
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        run = watching(self._target.decode("utf-8"))
+        run = watching(self._target.decode("utf-8"), method=self._method.decode("utf-8"))
         if run is not None:
             self = _grpc_sync.crossed(self, run, streamed=streamed, cygrpc=cygrpc)
         return original(self, *args, **kwargs)
@@ -124,7 +124,8 @@ def _call_made(
         bound = signature.bind(self, *args, **kwargs)
         given = bound.arguments
         target = _grpc_aio.target_of(given["channel"])
-        run = watching(target)
+        method = given["method"]
+        run = watching(target, method=method if isinstance(method, str) else method.decode("utf-8"))
         if run is not None:
             given.update(_crossed(run, target, given, streamed=streamed, lib=lib))
         original(*bound.args, **bound.kwargs)

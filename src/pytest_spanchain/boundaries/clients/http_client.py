@@ -124,7 +124,7 @@ def _endheaders(original: Callable[..., None]) -> Callable[..., None]:
     def endheaders(self: Any, message_body: Any = None, **options: Any) -> None:
         before = vars(self).get(_MARK)
         pooled = isinstance(before, Exchange) and before.pooled
-        run = None if pooled else _http.watching(*_place(self))
+        run = None if pooled else _http.watching(*_place(self), path=_path(self))
         if run is None:
             original(self, message_body, **options)
             return
@@ -250,6 +250,12 @@ def _place(conn: Any) -> tuple[str, int | None]:
     if conn._tunnel_host:
         return conn._tunnel_host, conn._tunnel_port
     return conn.host, conn.port
+
+
+def _path(conn: Any) -> str:
+    """The path of the request that is being put together."""
+    line = (conn._buffer or [b""])[0].split(b" ")
+    return urlsplit(line[1].decode("latin-1")).path if len(line) > 1 else ""
 
 
 def _pieces(conn: Any, data: Any) -> Iterator[bytes]:

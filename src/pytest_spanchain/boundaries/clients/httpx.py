@@ -33,12 +33,12 @@ def install(lib: ModuleType) -> None:
 
     @functools.wraps(send)
     def handle_request(self: Any, request: Any) -> Any:
-        run = _http.watching(request.url.host, request.url.port)
+        run = _http.watching(request.url.host, request.url.port, path=request.url.path)
         return send(self, request) if run is None else edge.send(run, request, lambda: send(self, request))
 
     @functools.wraps(send_async)
     async def handle_async_request(self: Any, request: Any) -> Any:
-        run = _http.watching(request.url.host, request.url.port)
+        run = _http.watching(request.url.host, request.url.port, path=request.url.path)
         if run is None:
             return await send_async(self, request)
         return await edge.send_async(run, request, lambda: send_async(self, request))
@@ -183,9 +183,9 @@ class _Edge:
             call.finish(recorded)
             raise self._error(recorded["error"], request)
         stream = stream_class(call, lambda error: self._error(error, request))
-        return self.lib.Response(
-            recorded["status"], headers=list(recorded["headers"].items()), stream=stream, request=request
-        )
+        # As bytes, which the library reads like those of a server: it takes texts in ASCII only.
+        headers = [(name.encode("utf-8"), value.encode("utf-8")) for name, value in recorded["headers"].items()]
+        return self.lib.Response(recorded["status"], headers=headers, stream=stream, request=request)
 
     def _error(self, error: Mapping[str, Any] | None, request: Any) -> Exception:
         """The recorded exception: one of the library's own, by name."""

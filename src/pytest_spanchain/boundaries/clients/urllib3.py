@@ -44,6 +44,8 @@ def install(pools: ModuleType) -> None:
         target = http_client.url_of(self.scheme, self.host, self.port, url)
         run = _run_for(conn, target)
         if run is None:
+            if (tunnel := vars(conn).pop(_TUNNEL, None)) is not None:
+                tunnel()
             return make_request(self, conn, method, url, **options)
         return _attempt(run, functools.partial(make_request, self, conn, method, url), conn, method, target, options)
 
@@ -68,7 +70,7 @@ def install(pools: ModuleType) -> None:
 
 def _run_for(conn: Any, url: str) -> Run | None:
     parts = urlsplit(url)
-    run = _http.watching(parts.hostname or "", parts.port)
+    run = _http.watching(parts.hostname or "", parts.port, path=parts.path)
     if run is not None and not isinstance(conn, http.client.HTTPConnection):
         run.note(f"{type(conn).__module__} has replaced urllib3's connections: {url} was left to it")
         return None

@@ -56,6 +56,7 @@ def _runners(module: ModuleType) -> None:
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
         # Plain for both runners: what the async one returns is awaited by its caller.
         def run_tool(self: Any, tool: Any, tool_use: Any) -> Any:
+            _seam.met(_asked(tool_use))
             if not hasattr(tool, "func"):  # a function tool is met where it is called
                 trust = trusted_types(type(tool).call, failure)
                 arguments = _named(tool_use.input)
@@ -72,6 +73,7 @@ def _runners(module: ModuleType) -> None:
 def _toolsets(module: ModuleType) -> None:
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
         def tool_result(self: Any, tool_use: Any) -> Any:
+            _seam.met(_asked(tool_use))
             trust = trusted_types(type(self).call)
             body = _seam.recorded(self.call, name=tool_use.name, arguments=_named(tool_use.input), trust=trust)
             return original(_seam.in_place_of(self, call=body), tool_use)
@@ -83,6 +85,10 @@ def _toolsets(module: ModuleType) -> None:
 
 
 _INSTALLERS = {"_beta_functions": _function_tools, "_beta_runner": _runners, "_runnable": _toolsets}
+
+
+def _asked(tool_use: Any) -> _seam.ToolCall:
+    return _seam.ToolCall(tool_use.id, tool_use.name, tool_use.input)
 
 
 def _named(given: Any) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ which agents ask each other just run: what the other agent does is recorded by i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -18,11 +18,16 @@ _BODIES = ("func", "_run", "_arun")
 
 
 def install(module: ModuleType) -> None:
-    """Patch ``crewai.tools.base_tool`` or ``crewai.tools.structured_tool``.
+    """Patch one of the modules of ``crewai`` that run tools.
 
     Raises:
         BoundaryError: it looks different.
     """
+    # Known by what it holds: the package gives some of its modules the name of another. The second of the two that hold
+    # this may have taken its reference already.
+    if hasattr(module, "parse_tool_call_args"):
+        _seam.takes_up(module, "parse_tool_call_args", _asked)
+        return
     seams = {"BaseTool": ("run", "arun"), "Tool": ("run", "arun")}
     takes: tuple[str, ...] = ("args", "kwargs")
     if module.__name__.endswith("structured_tool"):
@@ -33,6 +38,10 @@ def install(module: ModuleType) -> None:
         tool = _seam.member(module, name, dist=_DIST)
         for method in methods:
             _seam.patch(tool, method, _around(sanitized, returned), dist=_DIST, takes=takes)
+
+
+def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    yield _seam.ToolCall(given["call_id"], given["func_name"], given["func_args"])
 
 
 def _around(

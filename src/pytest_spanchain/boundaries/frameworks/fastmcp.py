@@ -28,6 +28,7 @@ def install(module: ModuleType) -> None:
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
         # Plain: what it returns is awaited by its caller.
         def run(self: Any, arguments: Any) -> Any:
+            _seam.met(_seam.ToolCall("", self.name, arguments))
             if _seam.idle():  # the framework keeps a validator for each function that it meets
                 return original(self, arguments)
             trust = _seam.body_types(self.fn, result, *_exceptions())

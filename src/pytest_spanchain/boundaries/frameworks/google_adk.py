@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -44,12 +44,21 @@ def install(module: ModuleType) -> None:
     Raises:
         BoundaryError: it looks different.
     """
-    if module.__name__.endswith("function_tool"):
+    if module.__name__.endswith("_batch_executor"):
+        _seam.takes_up(module, "_prepare_function_calls", _asked)
+    elif module.__name__.endswith("function_tool"):
         tool = _seam.member(module, "FunctionTool", dist=_DIST)
         _seam.member(tool, "_prepare_invocation_args", dist=_DIST)
         _seam.patch(tool, "run_async", _around_function, dist=_DIST, takes=("args", "tool_context"))
     else:
         _seam.patch(module, "_call_tool_async", _around_tool, dist=_DIST, takes=("tool", "args", "tool_context"))
+
+
+def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    for call in given["function_calls"]:
+        # The framework draws an id where the API gave none.
+        known = call.id and not call.id.startswith("adk-")
+        yield _seam.ToolCall(call.id if known else "", call.name, call.args or {})
 
 
 def _around_function(original: Callable[..., Any]) -> Callable[..., Any]:

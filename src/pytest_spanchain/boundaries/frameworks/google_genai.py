@@ -5,7 +5,7 @@ Conversion of the arguments, the wording of errors and the parts for the model a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +22,14 @@ def install(module: ModuleType) -> None:
     """
     for name in ("invoke_function_from_dict_args", "invoke_function_from_dict_args_async"):
         _seam.patch(module, name, _around, dist=_DIST, takes=("args", "function_to_invoke"))
+    for name in ("get_function_response_parts", "get_function_response_parts_async"):
+        _seam.takes_up(module, name, _asked)
+
+
+def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    for part in given["response"].candidates[0].content.parts:
+        if part.function_call:
+            yield _seam.ToolCall(part.function_call.id or "", part.function_call.name, part.function_call.args)
 
 
 def _around(original: Callable[..., Any]) -> Callable[..., Any]:

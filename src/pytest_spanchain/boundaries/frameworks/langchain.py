@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, is_dataclass
 from types import FunctionType, ModuleType
@@ -67,12 +67,15 @@ class Asked:
 
 
 def install(lib: ModuleType) -> None:
-    """Patch ``langchain_core.tools.base`` or ``langgraph.types``.
+    """Patch one of the modules of langchain and langgraph that run tools, or answer for them.
 
     Raises:
         BoundaryError: it looks different.
     """
-    if lib.__name__ == "langchain_core.tools":
+    if lib.__name__ in _TAKES_UP:
+        for owner, name, calls in _TAKES_UP[lib.__name__]:
+            _seam.takes_up(getattr(lib, owner, None), name, calls)
+    elif lib.__name__ == "langchain_core.tools":
         # What it exports comes from ``base``, on use.
         if importlib.util.find_spec("langchain_core.tools.base") is None:
             raise _seam.unrecognised(_DIST, "langchain_core.tools.base is gone")
@@ -86,12 +89,49 @@ def install(lib: ModuleType) -> None:
         _install_tools(lib)
 
 
+def _dispatched(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    """Of nodes that run tools, and of people's decisions."""
+    call = given.get("call") or given["tool_call"]
+    yield _seam.ToolCall(call["id"] or "", call["name"], call["args"])
+
+
+def _called(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    """Of a tool, whoever calls it: its arguments may be refused."""
+    yield _seam.ToolCall(given.get("tool_call_id") or "", given["self"].name, given["tool_input"])
+
+
+def _output(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    """Of ``create_agent``, whose output may be a call of a tool that is none."""
+    yield _seam.ToolCall("", given["self"].tool.name, given["tool_args"])
+
+
+def _parsed(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    """Of ``with_structured_output``; a parser that hands on all calls is an agent's own."""
+    if given["self"].first_tool_only:
+        for call in given["result"][0].message.tool_calls:
+            yield _seam.ToolCall(call["id"] or "", call["name"], call["args"])
+
+
+_TAKES_UP: dict[str, tuple[tuple[str, str, Callable[[Mapping[str, Any]], Iterator[_seam.ToolCall]]], ...]] = {
+    "langgraph.prebuilt.tool_node": (("ToolNode", "_run_one", _dispatched), ("ToolNode", "_arun_one", _dispatched)),
+    "langchain.agents.middleware.human_in_the_loop": (
+        ("HumanInTheLoopMiddleware", "_create_action_and_config", _dispatched),
+    ),
+    "langchain.agents.structured_output": (("OutputToolBinding", "parse", _output),),
+    "langchain_core.output_parsers.openai_tools": (
+        ("JsonOutputKeyToolsParser", "parse_result", _parsed),
+        ("PydanticToolsParser", "parse_result", _parsed),
+    ),
+}
+
+
 def _install_tools(lib: ModuleType) -> None:
     base = getattr(lib, "BaseTool", None)
     if base is None or any(not callable(getattr(base, name, None)) for name in (*_METHODS, "_filter_injected_args")):
         raise _seam.unrecognised(_DIST, "BaseTool does not run _run and _arun")
     for name, around in (("run", _around_run), ("arun", _around_arun)):
         _seam.patch(base, name, around, dist=_DIST, takes=("tool_input", "config", "tool_call_id"))
+        _seam.takes_up(base, name, _called)
 
 
 def _around_run(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import copy
 import functools
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
@@ -31,10 +31,17 @@ def install(module: ModuleType) -> None:
         tool = _seam.member(module, "FunctionTool", dist=_DIST)
         _seam.patch(tool, "call", _around_function("_fn"), dist=_DIST, takes=("args", "kwargs"))
         _seam.patch(tool, "acall", _around_function("_async_fn"), dist=_DIST, takes=("args", "kwargs"))
+    elif module.__name__.endswith("function_agent"):
+        _seam.takes_up(getattr(module, "FunctionAgent", None), "handle_tool_call_results", _asked)
     else:
         name = "BaseWorkflowAgent" if module.__name__.endswith("base_agent") else "AgentWorkflow"
         agent = _seam.member(module, name, dist=_DIST)
         _seam.patch(agent, "_call_tool", _around_tool, dist=_DIST, takes=("tool", "tool_input"))
+
+
+def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    for one in given["results"]:
+        yield _seam.ToolCall(one.tool_id, one.tool_name, one.tool_kwargs)
 
 
 def _around_function(attribute: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

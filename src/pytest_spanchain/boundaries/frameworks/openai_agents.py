@@ -1,4 +1,4 @@
-"""openai-agents: a function tool's body, met inside ``agents.tool._invoke_function_tool_with_metadata``.
+"""openai-agents: a function tool's body, met inside ``agents.tool.invoke_function_tool``.
 
 Invariants:
 
@@ -15,7 +15,7 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import CellType, FunctionType, ModuleType
@@ -39,17 +39,29 @@ def install(lib: ModuleType) -> None:
     if not _is_the_sdk(lib):
         return
     tool = getattr(lib, "tool", None)
-    invoke = getattr(tool, "_invoke_function_tool_with_metadata", None)
+    # From 0.19 on, both are there, and the SDK calls the first.
+    invoke = getattr(tool, "_invoke_function_tool_with_metadata", None) or getattr(tool, "invoke_function_tool", None)
     invoker = getattr(tool, "_FailureHandlingFunctionToolInvoker", None)
     if not isinstance(invoke, FunctionType) or not isinstance(invoker, type):
-        raise _seam.unrecognised(_DIST, "agents.tool._invoke_function_tool_with_metadata is gone")
+        raise _seam.unrecognised(_DIST, "agents.tool.invoke_function_tool is gone")
     if {"function_tool", "context", "arguments"} - set(inspect.signature(invoke).parameters):
-        raise _seam.unrecognised(_DIST, "agents.tool._invoke_function_tool_with_metadata has changed")
+        raise _seam.unrecognised(_DIST, "agents.tool.invoke_function_tool has changed")
     if _BODY not in _cells(_impl(_seam.member(lib, "function_tool", dist=_DIST)(_probe).on_invoke_tool)):
         raise _seam.unrecognised(_DIST, "function_tool keeps the function elsewhere")
     # By its code: other modules of the SDK have taken their reference already.
     _patch.acquire(invoke, lambda site: functools.partial(_invoke, site))
+    for home in ("agents.run_internal.turn_resolution", "agents._run_impl"):
+        owner = sys.modules.get(home)
+        _seam.takes_up(getattr(owner, "RunImpl", owner), "process_model_response", _asked)
     _mute(_seam.member(_seam.member(lib, "tracing", dist=_DIST), "processors", dist=_DIST))
+
+
+def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    """Handoffs and function tools, known or not. Tools of other classes (a shell) have bodies of their own."""
+    others = {getattr(tool, "name", None) for tool in given["all_tools"] if type(tool).__name__ != "FunctionTool"}
+    for item in given["response"].output:
+        if getattr(item, "type", None) == "function_call" and item.name not in others:
+            yield _seam.ToolCall(item.call_id, item.name, item.arguments)
 
 
 def _is_the_sdk(lib: ModuleType) -> bool:
@@ -68,20 +80,20 @@ def _probe(order: str) -> str:
 async def _invoke(site: _patch.Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     __tracebackhide__ = True
     if OWNERSHIP.active or OWNERSHIP.left_behind() is not None:
-        kwargs = {**kwargs, "function_tool": _stand_in(kwargs["function_tool"])}
+        kwargs = {**kwargs, "function_tool": _stand_in(kwargs["function_tool"], kwargs["context"].context)}
     return await site.twin(*args, **kwargs)
 
 
-def _stand_in(tool: Any) -> Any:
+def _stand_in(tool: Any, lent: Any) -> Any:
     """A tool like this one, whose body is met; the tool itself if it has none here."""
     if getattr(tool, "_is_agent_tool", False) or getattr(tool, "_mcp_tool_binding", None) is not None:
         return tool
     invoker = tool.on_invoke_tool
     impl = _impl(invoker)
     if impl is None:
-        return _with(tool, on_invoke_tool=_met(invoker, tool))
+        return _with(tool, on_invoke_tool=_met(invoker, tool, lent))
     body = _cells(impl).get(_BODY)
-    inner = _met(impl, tool) if body is None else _rebuilt(impl, _met_function(body, tool))
+    inner = _met(impl, tool, lent) if body is None else _rebuilt(impl, _met_function(body, tool, lent))
     return _with(tool, on_invoke_tool=_with(invoker, _invoke_tool_impl=inner))
 
 
@@ -117,24 +129,32 @@ def _rebuilt(impl: FunctionType, body: Callable[..., Any]) -> FunctionType:
     return made
 
 
-def _met_function(body: Callable[..., Any], tool: Any) -> Callable[..., Any]:
+def _met_function(body: Callable[..., Any], tool: Any, lent: Any) -> Callable[..., Any]:
     """The user's function, met where the SDK calls it: in its event loop, or in a thread."""
 
     def arguments(*args: Any, **kwargs: Any) -> Mapping[str, Any]:
         named = inspect.signature(body).bind(*args, **kwargs).arguments
         return {name: value for name, value in named.items() if not isinstance(value, _contexts())}
 
-    return _seam.recorded(body, name=tool.name, arguments=arguments, trust=_trust(body))
+    trust = _trust(body)
+    effects = _seam.effects_on(lent, trust)
+    return _seam.recorded(body, name=tool.name, arguments=arguments, trust=trust, effects=effects)
 
 
-def _met(invoke: Callable[..., Any], tool: Any) -> Callable[..., Any]:
+def _met(invoke: Callable[..., Any], tool: Any, lent: Any) -> Callable[..., Any]:
     """What takes the model's arguments as text: hand-made tools, and those of extensions."""
+
+    async def awaited(ctx: Any, text: str) -> Any:
+        return await invoke(ctx, text)
 
     # Wrapped, because the SDK looks at its annotations to choose the context that it hands over.
     @functools.wraps(invoke)
     async def run(ctx: Any, text: str) -> Any:
         __tracebackhide__ = True
-        return await _seam.acall(tool.name, _parsed(text), lambda: invoke(ctx, text), trust=_trust(invoke))
+        trust = _trust(invoke)
+        effects = _seam.effects_on(lent, trust)
+        body = _seam.recorded(awaited, name=tool.name, arguments=_parsed(text), trust=trust, effects=effects)
+        return await body(ctx, text)
 
     return run
 
@@ -186,4 +206,5 @@ def _mute(processors: Any) -> None:
 
     for name, item in (("on_trace_start", "trace"), ("on_span_end", "span")):
         _seam.patch(batch, name, around_queue, dist=_DIST, takes=(item,))
-    _seam.patch(exporter, "_export_with_deadline", around_export, dist=_DIST, takes=("items",))
+    export = "_export_with_deadline" if hasattr(exporter, "_export_with_deadline") else "export"
+    _seam.patch(exporter, export, around_export, dist=_DIST, takes=("items",))

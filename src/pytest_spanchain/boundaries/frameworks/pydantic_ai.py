@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
 from .. import _seam
 
 _DIST = "pydantic-ai-slim"
+_dispatched: ContextVar[tuple[str | None, str]] = ContextVar("spanchain_pydantic_ai_tool", default=(None, ""))
 _RETURNED = (
     "ToolReturn",
     "TextContent",
@@ -42,17 +44,22 @@ def install(lib: ModuleType) -> None:
         raise _seam.unrecognised(_DIST, "FunctionSchema or CombinedToolset is not where it was")
     _seam.patch(schema, "call", _around_call, dist=_DIST, takes=("args_dict", "ctx"))
     _seam.patch(combined, "call_tool", _around_call_tool, dist=_DIST, takes=("name", "tool_args", "ctx", "tool"))
+    _seam.takes_up(getattr(lib, "_agent_graph", None), "process_tool_calls", _asked)
+
+
+def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    for part in given["tool_calls"]:
+        yield _seam.ToolCall(part.tool_call_id, part.tool_name, part.args)
 
 
 def _around_call(call: Callable[..., Any]) -> Callable[..., Any]:
     async def wrapper(self: Any, args_dict: dict[str, Any], ctx: Any) -> Any:
         __tracebackhide__ = True
-        return await _seam.acall(
-            _name(ctx) or self.name,
-            args_dict,
-            lambda: call(self, args_dict, ctx),
-            trust=_trust(self.function),
-        )
+        lent = ctx.deps if self.takes_ctx else None
+        # Of a function with one parameter that is a model, releases before 2 bring just that.
+        named = args_dict if isinstance(args_dict, Mapping) else {self.single_arg_name or "input": args_dict}
+        body = _recorded(call, _name(ctx) or self.name, named, _trust(self.function), lent)
+        return await body(self, args_dict, ctx)
 
     return wrapper
 
@@ -62,17 +69,29 @@ def _around_call_tool(call_tool: Callable[..., Any]) -> Callable[..., Any]:
         __tracebackhide__ = True
         body = _own_body(tool.toolset)
         if body is None:
-            return await call_tool(self, name, tool_args, ctx, tool)
-        return await _seam.acall(
-            _name(ctx) or name, tool_args, lambda: call_tool(self, name, tool_args, ctx, tool), trust=_trust(body)
-        )
+            token = _dispatched.set((ctx.tool_call_id, name))
+            try:
+                return await call_tool(self, name, tool_args, ctx, tool)
+            finally:
+                _dispatched.reset(token)
+        recorded = _recorded(call_tool, _name(ctx) or name, tool_args, _trust(body), ctx.deps)
+        return await recorded(self, name, tool_args, ctx, tool)
 
     return wrapper
 
 
+def _recorded(
+    call: Callable[..., Any], name: Any, arguments: Mapping[str, Any], trust: Mapping[str, type], lent: Any
+) -> Callable[..., Any]:
+    effects = _seam.effects_on(lent, trust)
+    return _seam.recorded(call, name=name, arguments=arguments, trust=trust, effects=effects)
+
+
 def _name(ctx: Any) -> Any:
     """The tool's name as the model knows it: toolsets that rename hand their own name on."""
-    return getattr(ctx, "_dispatched_tool_name", None) or ctx.tool_name
+    call_id, name = _dispatched.get()
+    # An output function passes no toolset, and may be called by an agent inside a tool.
+    return name if name and call_id == ctx.tool_call_id else ctx.tool_name
 
 
 def _own_body(toolset: Any) -> Any:

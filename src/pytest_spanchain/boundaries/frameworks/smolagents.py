@@ -6,7 +6,7 @@ what the body needs. ``final_answer`` touches nothing, and its answer may be any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -16,17 +16,25 @@ _DIST = "smolagents"
 
 
 def install(module: ModuleType) -> None:
-    """Patch ``smolagents.tools``.
+    """Patch ``smolagents.tools`` or ``smolagents.agents``.
 
     Raises:
         BoundaryError: it looks different.
     """
+    if module.__name__.endswith("agents"):
+        _seam.takes_up(getattr(module, "ToolCallingAgent", None), "process_tool_calls", _asked)
+        return
     tool = _seam.member(module, "Tool", dist=_DIST)
     for name in ("forward", "setup"):
         _seam.member(tool, name, dist=_DIST)
     _seam.patch(tool, "__call__", _around, dist=_DIST, takes=("sanitize_inputs_outputs",))
     pipeline = _seam.member(module, "PipelineTool", dist=_DIST)
     _seam.patch(pipeline, "__call__", _around_whole, dist=_DIST, takes=("sanitize_inputs_outputs",))
+
+
+def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    for call in given["chat_message"].tool_calls:
+        yield _seam.ToolCall(call.id, call.function.name, call.function.arguments)
 
 
 def _around(original: Callable[..., Any]) -> Callable[..., Any]:

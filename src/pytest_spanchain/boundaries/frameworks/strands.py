@@ -8,7 +8,7 @@ the user's own classes are met where the executor reads their stream.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -30,9 +30,15 @@ def install(module: ModuleType) -> None:
         _seam.patch(tool, "stream", _around_function(halts), dist=_DIST, takes=_STREAM)
     elif module.__name__.endswith("_executor"):
         _seam.patch(module, "_run_tool", _around_own_tools(module), dist=_DIST, takes=("ctx",))
+        _seam.takes_up(getattr(module, "ToolExecutor", None), "_stream", _asked)
     else:
         tool = _seam.member(module, "PythonAgentTool", dist=_DIST)
         _seam.patch(tool, "stream", _around_function(), dist=_DIST, takes=_STREAM)
+
+
+def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
+    use = given["tool_use"]
+    yield _seam.ToolCall(use["toolUseId"], use["name"], use.get("input"))
 
 
 def _around_function(halts: tuple[type, ...] = ()) -> Callable[..., Any]:
