@@ -97,7 +97,7 @@ def _verify(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> i
         for one in checked:
             _print_checked(one)
         bad = sum(one.status != CLEAN for one in checked)
-        print(f"{len(checked)} verified, {bad} failed" if bad else f"{len(checked)} verified")
+        print(f"{len(checked) - bad} verified, {bad} failed" if bad else f"{len(checked)} verified")
     return max(one.status for one in checked)
 
 
