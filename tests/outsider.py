@@ -180,9 +180,10 @@ HEADER: dict[str, Check] = {
     "supersedes": _or_null(_HASH),
 }
 # Section *Entries*.
+KINDS = ("model", "tool", "http", "mcp", "process", "callback", "agent")
 ENTRY: dict[str, Check] = {
     "seq": _COUNT,
-    "kind": _one_of("model", "tool", "http", "span", "close"),
+    "kind": _one_of(*KINDS, "span", "close"),
     "span_id": _or_null(_ID),
     "parent_span_id": _or_null(_ID),
     "trace_id": _matching("[0-9a-f]{32}"),
@@ -237,6 +238,61 @@ TOOL_RESPONSE: dict[str, Check] = {
     "returned": _one_of("awaitable", "generator", "async_generator"),
     "order": _of(str),
 }
+MCP_REQUEST: dict[str, Check] = {"server": _of(str), "method": _of(str), "params": _or_null(_of(dict))}
+
+
+def _stderr_shaped(value: Any) -> bool:
+    return (
+        type(value) is dict
+        and value.keys() == {"text", "bytes"}
+        and type(value["text"]) is str
+        and type(value["bytes"]) is int
+        and value["bytes"] >= 0
+    )
+
+
+MCP_RESPONSE: dict[str, Check] = {
+    "result": lambda v: True,
+    "error": lambda v: v is None or _refusal_shaped(v),
+    "end": _one_of("complete", "closed", "cancelled", "error"),
+    "arrived": lambda v: type(v) is list and all(map(_message_shaped, v)),
+}
+CALLBACK_REQUEST: dict[str, Check] = {"method": _of(str), "params": _or_null(_of(dict))}
+CALLBACK_RESPONSE: dict[str, Check] = {
+    "result": lambda v: True,
+    "error": lambda v: v is None or _refusal_shaped(v),
+}
+PROCESS_REQUEST: dict[str, Check] = {
+    "argv": lambda v: type(v) is list and all(type(text) is str for text in v),
+    "cwd": _or_null(_of(str)),
+    "env": _TEXTS,
+    "stdin": lambda v: v is None or _body_shaped(v, {}),
+}
+PROCESS_RESPONSE: dict[str, Check] = {
+    "exit": _or_null(_of(int)),
+    "stdout": lambda v: v is None or _body_shaped(v, {"layout": _of(str)}),
+    "stderr": lambda v: v is None or _body_shaped(v, {"layout": _of(str)}),
+    "turns": _of(str),
+    "end": _one_of("complete", "closed", "cancelled", "error"),
+    "error": lambda v: v is None or _shaped(v, ERROR),
+}
+OTHERS = {
+    "mcp": (MCP_REQUEST, MCP_RESPONSE),
+    "callback": (CALLBACK_REQUEST, CALLBACK_RESPONSE),
+    "process": (PROCESS_REQUEST, PROCESS_RESPONSE),
+    "agent": (MCP_REQUEST, MCP_RESPONSE),
+}
+
+
+def _refusal_shaped(error: Any) -> bool:
+    refusal: dict[str, Check] = {"code": _of(int), "message": _of(str), "data": lambda v: True}
+    return _shaped(error, refusal) or _shaped(error, ERROR)
+
+
+def _message_shaped(message: Any) -> bool:
+    needed: dict[str, Check] = {"method": _of(str), "params": _or_null(_of(dict))}
+    marks: dict[str, Check] = {key: lambda v: v is True for key in ("asks", "late", "withdrawn") if key in message}
+    return _shaped(message, {**needed, **marks})
 
 
 def _sent_shaped(item: Any) -> bool:
@@ -261,6 +317,13 @@ def _body_shaped(body: Any, layout: dict[str, Check]) -> bool:
 
 
 def _exchange_shaped(kind: str, request: Any, response: Any) -> bool:
+    if kind in OTHERS:
+        asked, answered = OTHERS[kind]
+        if kind in ("mcp", "agent") and type(response) is dict and "order" in response:
+            answered = {**answered, "order": _of(str)}
+        if kind == "mcp" and type(response) is dict and "stderr" in response:
+            answered = {**answered, "stderr": _stderr_shaped}
+        return _shaped(request, asked) and (response is None or _shaped(response, answered))
     if kind != "tool":
         return _shaped(request, HTTP_REQUEST) and (response is None or _shaped(response, HTTP_RESPONSE))
     if not _shaped(request, TOOL_REQUEST):
@@ -357,7 +420,7 @@ def summary(document: Any) -> list[str]:
     spans = [entry for entry in document["entries"] if entry["kind"] != "close"]
     closes = [entry for entry in document["entries"] if entry["kind"] == "close"]
     counts = Counter(span["kind"] for span in spans)
-    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("model", "tool", "http") if counts[kind])
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
     outcome = _shown(closes[-1]["payload"]["outcome"], 100) if closes else "no close entry"
     total = f"{len(spans)} span{'' if len(spans) == 1 else 's'}{f' ({kinds})' if kinds else ''}; {outcome}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import importlib
 import inspect
 import json
 import os
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import pydantic
 import pytest
 from openai import OpenAI
 
@@ -26,6 +28,7 @@ from agents import refund as early
 from model_replies import ToolCall, answer
 from project import Project
 from proof import Proof, Stack
+from pytest_spanchain.boundaries._body_types import body_types
 from recording import Outcome, record, replay, run
 from servers import Reply, Request
 
@@ -82,8 +85,8 @@ def client_of(url: str) -> OpenAI:
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     yield
-    if client_of.cache_info().currsize:
-        client_of(os.environ["OPENAI_BASE_URL"]).close()
+    if client_of.cache_info().currsize and (url := os.environ.get("OPENAI_BASE_URL")):
+        client_of(url).close()
 
 
 def asks(*calls: ToolCall) -> Callable[[Request], Reply]:
@@ -865,3 +868,427 @@ def test_what_ran_unrecorded_while_the_model_waited_runs_again(proof: Proof) -> 
     again = replay(proof.cassette, lambda: converse(use, "ship"))
     assert again.value == outcome.value
     assert proof.ran == ["ship 1412-draft 1", "ship 1412 3", "ship 1412-draft 1"]
+
+
+# --- who is the tool, where several are called like it ----------------------------------------------------------------
+
+KEY = {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}
+
+
+class Registry:
+    """Has a method of a tool's name and parameters, which is none."""
+
+    def __init__(self, **handlers: Any) -> None:
+        self.handlers = handlers
+
+    def get(self, key: str) -> Any:
+        log(f"registry {key}")
+        return self.handlers[key]
+
+
+def fetch(key: str) -> str:
+    log(f"get {key}")
+    return f"the value of {key}"
+
+
+def by_registry(registry: Registry, handler: Callable[..., Any]) -> Callable[[], str]:
+    def use(name: str, arguments: dict[str, Any]) -> Any:
+        registry.get("handler")
+        return handler(**arguments)
+
+    return lambda: converse(use, "get", schema=KEY)
+
+
+def a_get() -> Callable[..., Any]:
+    def get(key: str) -> str:
+        return fetch(key)
+
+    return get
+
+
+def test_a_namesake_whose_result_cannot_be_recorded_fails_nothing(proof: Proof) -> None:
+    proof.server.script(asks(ToolCall("get", {"key": "k1"})))
+    agent = by_registry(Registry(handler=object()), a_get())
+    recorded = record(proof.cassette, agent)
+    assert tools_of(recorded) == ["execute_tool get"]
+    assert proof.ran == ["registry handler", "get k1"]
+    proof.take_down()
+    for again in range(2):
+        replayed = replay(proof.cassette, agent)
+        assert replayed.value == recorded.value
+        assert replayed.verdict.notes == recorded.verdict.notes
+        assert proof.ran[2:] == ["registry handler"] * (again + 1), "what was left out runs, and the tool does not"
+    (note,) = recorded.verdict.notes
+    assert note == (
+        f"{__name__}:Registry.get is called like the tool get, but it is not known to have answered the model, and what"
+        f" it gives cannot be recorded: it runs again in replay. {__name__}:get is it: spanchain_tools = {__name__}:get"
+    )
+
+
+def test_a_namesake_that_is_recorded_is_told_of(proof: Proof) -> None:
+    proof.server.script(asks(ToolCall("get", {"key": "k1"})))
+    agent = by_registry(Registry(handler="not the tool"), a_get())
+    recorded = proof.holds(agent, ran=["registry handler", "get k1"])
+    assert tools_of(recorded) == ["execute_tool get"] * 2
+    (note,) = recorded.verdict.notes
+    assert note == (
+        f"2 functions were taken for the tool get, and the calls of all of them are recorded: {__name__}:Registry.get,"
+        f" {__name__}:get. Say which one is: spanchain_tools = {__name__}:get"
+    )
+
+
+def get(key: str) -> str:
+    return fetch(key)
+
+
+def test_the_line_that_is_told_settles_it(proof: Proof) -> None:
+    proof.server.script(asks(ToolCall("get", {"key": "k1"})))
+    agent = by_registry(Registry(handler=object()), get)
+    told = record(proof.cassette, agent).verdict.notes[0].rpartition("spanchain_tools = ")[2]
+    settled = record(proof.cassette, agent, tools=[told])
+    assert tools_of(settled) == ["execute_tool get"]
+    assert settled.verdict.notes == ()
+
+
+def test_a_namesake_takes_nothing_from_a_tool_that_is_spelt_otherwise(proof: Proof) -> None:
+    """It is called while the model waits, before the tool is; the tool is known by its arguments only."""
+
+    def get_tool(what: str) -> str:
+        return fetch(what)
+
+    def use(name: str, arguments: dict[str, Any]) -> Any:
+        registry.get("handler")
+        return get_tool(arguments["key"])
+
+    registry = Registry(handler=object())
+    proof.server.script(asks(ToolCall("get", {"key": "k1"})))
+    recorded = record(proof.cassette, lambda: converse(use, "get", schema=KEY))
+    assert tools_of(recorded) == ["execute_tool get"]
+    proof.take_down()
+    replay(proof.cassette, lambda: converse(use, "get", schema=KEY))
+    assert proof.ran == ["registry handler", "get k1", "registry handler"]
+
+
+def test_what_the_model_was_sent_tells_the_tool(proof: Proof) -> None:
+    """The tool's arguments are changed on the way, its namesake's are not; the result decides."""
+
+    def use(name: str, arguments: dict[str, Any]) -> Any:
+        registry.get("handler")
+        return get(key=arguments["key"] + "-v2")
+
+    registry = Registry(handler=object())
+    proof.server.script(asks(ToolCall("get", {"key": "k1"})))
+    recorded = record(proof.cassette, lambda: converse(use, "get", schema=KEY))
+    assert tools_of(recorded) == ["execute_tool get"]
+    (note,) = recorded.verdict.notes
+    assert note.endswith(f"{__name__}:get is it: spanchain_tools = {__name__}:get")
+    proof.take_down()
+    replay(proof.cassette, lambda: converse(use, "get", schema=KEY))
+    assert proof.ran == ["registry handler", "get k1-v2", "registry handler"]
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_only_one_that_can_have_answered_is_the_tool(proof: Proof, changed: bool) -> None:
+    registry = Registry(k1=object(), k1x=object())
+
+    def use(name: str, arguments: dict[str, Any]) -> Any:
+        registry.get(key=arguments["key"] + "x" * changed)
+        return "nothing that was given"
+
+    proof.server.script(asks(ToolCall("get", {"key": "k1"})))
+    failed = run(proof.cassette, lambda: converse(use, "get", schema=KEY), mode="once")
+    assert failed.failure is not None
+    assert "tool get: the result cannot be recorded" in str(failed.failure)
+    assert not proof.cassette.exists()
+
+
+def test_one_that_the_program_keeps_as_the_tool_is_the_tool(proof: Proof) -> None:
+    table = {"get": Registry(k1=object()).get}
+
+    def agent() -> str:
+        said = converse(lambda name, arguments: "from elsewhere", "get", schema=KEY)
+        table["get"]("k1")
+        return said
+
+    proof.server.script(asks(ToolCall("other", {})))
+    failed = run(proof.cassette, agent, mode="once")
+    assert "tool get: the result cannot be recorded" in str(failed.failure)
+
+
+def test_a_namesake_that_nobody_asked_for_fails_nothing(proof: Proof) -> None:
+    registry = Registry(k1=object())
+
+    def agent() -> str:
+        said = converse(lambda name, arguments: refund(**arguments), "get", "refund", schema=SCHEMA | KEY)
+        registry.get("k1")
+        return said
+
+    proof.server.script(refunding())
+    recorded = record(proof.cassette, agent)
+    assert tools_of(recorded) == ["execute_tool refund"]
+    (note,) = recorded.verdict.notes
+    assert note.endswith(f"If it is the tool: spanchain_tools = {__name__}:Registry.get")
+    proof.take_down()
+    assert replay(proof.cassette, agent).verdict.notes == recorded.verdict.notes
+    assert proof.ran == ["refund 1412 3", "registry k1", "registry k1"]
+
+
+# --- what cannot be patched -------------------------------------------------------------------------------------------
+
+
+@types.coroutine
+def settle_up(order: str, amount: float) -> Iterator[Any]:
+    yield from asyncio.sleep(0).__await__()
+
+
+def test_a_tool_of_a_kind_that_cannot_be_recorded_fails_if_it_is_asked_for(proof: Proof) -> None:
+    async def settled(arguments: dict[str, Any]) -> str:
+        await settle_up(**arguments)
+        return "ok"
+
+    def agent() -> str:
+        return converse(lambda name, arguments: asyncio.run(settled(arguments)), "settle_up", "refund")
+
+    proof.server.script(asks(ToolCall("settle_up", ASKED)))
+    failed = run(proof.cassette, agent, mode="once")
+    assert "the model asked for settle_up" in str(failed.failure)
+    assert "write it with async def" in str(failed.failure)
+    proof.server.script(lambda request: answer(request, "No need."))
+    (note,) = record(proof.cassette, agent).verdict.notes
+    assert "settle_up cannot be recorded as a tool" in note
+
+
+def test_an_unexpected_error_fails_the_run_and_not_the_agent(proof: Proof) -> None:
+    def refund(order: str, amount: float) -> str:
+        return "ok"
+
+    refund.__signature__ = "none"  # type: ignore[attr-defined]
+    proof.server.script(refunding())
+    failed = run(proof.cassette, lambda: converse(lambda name, arguments: refund(**arguments)), mode="once")
+    assert failed.raised is None
+    assert failed.value == "Done: ['ok']."
+    assert f"{__name__}:refund cannot be recorded as a tool: TypeError" in str(failed.failure)
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_searched_once_for_a_tool_that_is_not_there(proof: Proof, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    look = gc.get_objects
+
+    def looked(*args: Any) -> list[Any]:
+        looks.append("a look")
+        return look(*args)
+
+    monkeypatch.setattr(gc, "get_objects", looked)
+    asked = iter(range(20))
+
+    def script(request: Request) -> Reply:
+        more = next(asked, None)
+        return answer(request, "Go on.", tools=[ToolCall("lost", {"order": str(more)})] if more is not None else ())
+
+    def use(name: str, arguments: dict[str, Any]) -> str:
+        if arguments["order"] == "10":  # what is imported may have brought it
+            monkeypatch.setitem(sys.modules, "something_new", types.ModuleType("something_new"))
+        return "ok"
+
+    proof.server.script(script)
+    record(proof.cassette, lambda: converse(use, "lost"))
+    assert len(looks) == 2
+
+
+def test_a_tool_that_was_collected_is_looked_for_again(proof: Proof) -> None:
+    def once() -> str:
+        def settle(order: str, amount: float) -> str:
+            return refund_inside(order, amount)
+
+        hidden = iter([iter([settle])])
+        del settle
+        return converse(lambda name, arguments: next(next(hidden))(**arguments), "settle")
+
+    def agent() -> str:
+        said = once()
+        gc.collect()
+        return said + once()
+
+    proof.server.script(asks(ToolCall("settle", ASKED)))
+    proof.holds(agent, ran=["refund 1412 3"] * 2)
+
+
+def test_some_calls_of_a_tool_that_are_not_met_are_told_of(proof: Proof) -> None:
+    """Of two conversations, the second keeps its tool where nobody can see it: the first one's is known by then."""
+    hidden = iter([iter([functools.partial(lambda order, amount: refund_inside(order, amount))])])
+
+    def agent() -> str:
+        again = next(hidden, None)
+        said = converse(by_if)
+        return said + converse(lambda name, arguments: next(again)(**arguments) if again else "ok")
+
+    proof.server.script(refunding())
+    recorded = record(proof.cassette, agent)
+    assert tools_of(recorded) == ["execute_tool refund"]
+    (note,) = recorded.verdict.notes
+    assert note.startswith("the model asked for refund 2 times, and 1 of these calls was not met")
+
+
+def test_what_is_known_of_a_body_keeps_nothing_alive() -> None:
+    def known() -> list[weakref.ref[Any]]:
+        class Result:
+            pass
+
+        class Agent:
+            def tool(self) -> Result:
+                return Result()
+
+        def body() -> Result:
+            return Result()
+
+        agent = Agent()
+        for one in (agent.tool, body, functools.partial(body)):
+            found = body_types(one, Agent)
+            assert {Result, Agent} <= set(found.values())
+            assert body_types(one, Agent) is found, "it is not looked for anew"
+        return [weakref.ref(agent), weakref.ref(Agent), weakref.ref(Result), weakref.ref(body)]
+
+    gone = known()
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * 4
+
+
+# --- how the model's arguments come to the tool, and the tool to the agent --------------------------------------------
+
+
+class Refund(pydantic.BaseModel):
+    """Arguments as a model of pydantic's."""
+
+    order: str
+    amount: float = 1
+    currency: str = "EUR"
+
+
+@dataclass
+class RefundData:
+    """Arguments as a dataclass."""
+
+    order: str
+    amount: float = 1
+    items: tuple[str, ...] = ()
+
+
+def of_a_model() -> Use:
+    def refund(args: Refund) -> str:
+        return refund_inside(args.order, round(args.amount))
+
+    return lambda name, arguments: refund(Refund(**arguments))
+
+
+def of_a_dataclass() -> Use:
+    def refund(args: RefundData, *, db: object) -> str:
+        return refund_inside(args.order, args.amount)
+
+    return lambda name, arguments: refund(RefundData(**arguments), db=object())
+
+
+def of_json() -> Use:
+    def refund(payload: str) -> str:
+        return refund_inside(**json.loads(payload))
+
+    return lambda name, arguments: refund(json.dumps(arguments))
+
+
+def of_a_larger_mapping() -> Use:
+    def refund(state: dict[str, Any]) -> str:
+        return refund_inside(state["order"], state["amount"])
+
+    return lambda name, arguments: refund({**arguments, "user": "ann"})
+
+
+def of_anything() -> Use:
+    def refund(*given: Any) -> str:
+        return refund_inside(*given)
+
+    return lambda name, arguments: refund(*arguments.values())
+
+
+def a_default() -> Use:
+    table = {"refund": lambda order, amount: refund_inside(order, amount)}
+
+    def use(name: str, arguments: dict[str, Any], *, known: Any = table) -> Any:
+        return known[name](**arguments)
+
+    del table
+    return use
+
+
+@pytest.mark.parametrize(
+    "way",
+    [of_a_model, of_a_dataclass, of_json, of_a_larger_mapping, of_anything, a_default],
+    ids=lambda way: way.__name__,
+)
+def test_arguments_in_every_form(proof: Proof, way: Callable[[], Use]) -> None:
+    proof.server.script(refunding())
+    recorded = proof.holds(lambda: converse(way()), ran=["refund 1412 3"])
+    assert tools_of(recorded) == ["execute_tool refund"]
+    assert recorded.verdict.notes == ()
+
+
+def test_a_tool_that_is_imported_by_the_function_that_calls_it(
+    proof: Proof, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a namespace package, of which nothing was imported when the model was asked."""
+    (tmp_path / "shop_space").mkdir()
+    (tmp_path / "shop_space/late.py").write_text(TOOL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def agent(*, anew: bool = True) -> str:
+        if anew:
+            for name in ("shop_space", "shop_space.late"):
+                sys.modules.pop(name, None)
+
+        def use(name: str, arguments: dict[str, Any]) -> Any:
+            return importlib.import_module("shop_space.late").refund(**arguments)
+
+        return converse(use)
+
+    proof.server.script(refunding())
+    recorded = proof.holds(agent, ran=["refund 1412 3"])
+    assert recorded.verdict.notes == ()
+    replay(proof.cassette, lambda: agent(anew=False))
+    assert proof.ran == ["refund 1412 3"], "nor does it run where somebody else has imported it before"
+    assert not [finder for finder in sys.meta_path if type(finder).__name__ == "Watcher"]
+
+
+# --- whose code it is -------------------------------------------------------------------------------------------------
+
+
+def test_whose_code_it_is_does_not_change_with_the_directory(project: Project) -> None:
+    """A project inside of an environment: whether a test has gone elsewhere first makes no difference."""
+    project.server.script(refunding())
+    project.write("", "pyvenv.cfg")
+    project.write(AGENT, "agent.py")
+    project.write(TOOL, "shop.py")
+    project.write(
+        """
+import os
+import agent, shop
+
+def test_elsewhere(tmp_path):
+    os.chdir(tmp_path)
+
+@pytest.mark.cassette
+def test_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENT_LEDGER", "ledger")
+    agent.loop("refund", shop.refund)
+"""
+    )
+    here = os.getcwd()
+    try:
+        recorded = project.run("--record-mode=once")
+        assert recorded.outcomes == {"passed": 2}
+        assert "the model asked for refund" not in recorded.out
+        (cassette,) = project.cassettes()
+        assert "execute_tool refund" in cassette.read_text(encoding="utf-8")
+    finally:
+        os.chdir(here)

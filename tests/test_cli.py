@@ -170,7 +170,7 @@ def locked() -> Iterator[Path]:
         shutil.rmtree(top)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.skipif(os.name == "nt", reason="needs permissions of POSIX")
 def test_a_directory_that_cannot_be_looked_into_is_no_success(
     shelf: Path, locked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,7 +313,7 @@ def test_verify_imports_neither_pytest_nor_telemetry(shelf: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.skipif(os.name == "nt", reason="needs pipes of POSIX")
 @pytest.mark.parametrize("args", [["show", "good.yaml"], ["verify", "--json", "good.yaml", "broken.yaml"]])
 def test_a_reader_that_leaves_is_no_traceback(shelf: Path, args: list[str]) -> None:
     read, write = os.pipe()
@@ -325,7 +325,7 @@ def test_a_reader_that_leaves_is_no_traceback(shelf: Path, args: list[str]) -> N
     assert (done.returncode, done.stderr) == (READER_GONE, "")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
 def test_head_gets_its_line(shelf: Path) -> None:
     done = subprocess.run(
         f"'{COMMAND}' show good.yaml | head -1", shell=True, cwd=shelf, capture_output=True, text=True, check=False

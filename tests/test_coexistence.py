@@ -342,7 +342,7 @@ def names(project: Project) -> list[str]:
     return [path.name.rpartition("-")[0] for path in sorted((project.path / "cassettes" / "test_it").iterdir())]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.skipif(os.name == "nt", reason="needs signals of POSIX")
 def test_a_timeout_by_signal_is_one_failure_and_the_next_test_runs(project: Project) -> None:
     source = HANGS.replace("METHOD", "signal")
     hang_on("hang", project)

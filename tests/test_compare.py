@@ -745,6 +745,34 @@ def test_a_thousand_differing_siblings(case: str) -> None:
     assert taken < 2
 
 
+def offering(*names: str, city: str = "string", key: str = "tools") -> Spec:
+    tools = [{"type": "function", "function": {"name": name, "parameters": {"city": city}}} for name in names]
+    spec = chat("hi")
+    assert spec.exchange is not None
+    request = {**spec.exchange.request, "body": {"json": {key: tools} if names else {}}}
+    return run(spec.but(exchange=Exchange("model", request, spec.exchange.response)))
+
+
+@pytest.mark.parametrize("key", ["tools", "functions", "functionDeclarations"])
+def test_offered_tools_are_told_apart_by_name(key: str) -> None:
+    def paths(golden: Spec, live: Spec) -> list[tuple[str, bool, bool]]:
+        (found,) = compare(build(golden), build(live, ids=7000))
+        return [
+            (change.path.partition(key)[2], change.golden is MISSING, change.live is MISSING)
+            for change in found.changes
+        ]
+
+    three = offering("a", "b", "c", key=key)
+    assert paths(three, offering("b", "c", key=key)) == [("[0]", False, True)]
+    assert paths(offering("b", "c", key=key), three) == [("[0]", True, False)]
+    assert paths(three, offering("a", "x", "c", key=key)) == [("[1]", False, True), ("[1]", True, False)]
+    assert paths(three, offering(key=key)) == [(f"[{place}]", False, True) for place in range(3)]
+    changed = paths(three, offering("c", "d", city="number", key=key))
+    assert ("[2].function.parameters.city", False, False) in changed
+    assert paths(three, offering("c", "b", "a", key=key)), "another order is a difference"
+    assert paths(offering("a", "a", key=key), offering("a", key=key)), "names that are not their own"
+
+
 def test_a_thousand_changed_list_items_in_one_request() -> None:
     golden, live = ([{"role": "user", "content": f"{mark}{n}"} for n in range(1_000)] for mark in "ab")
     taken, (deviation,) = seconds(run(chat(golden)), run(chat(live)))

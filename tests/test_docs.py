@@ -82,6 +82,31 @@ def test_a_session_fixture_has_a_cassette_of_its_own(project: Project) -> None:
     assert project.run().counts == {"replayed": 2, "recorded": 0, "live": 0, "unverified": 0}
 
 
+@checks(README, "example: tests/test_child.py")
+def test_an_agent_in_another_process(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("uvicorn")
+    project.write(block(README, "example: tests/test_child.py").text, "tests/test_child.py")
+    node = project.path / "bin" / "node"  # the block is about any program; that of the stacks' tests is Node.js' own
+    node.parent.mkdir()
+    child = "import agents; print(agents.ask('What is the capital of France?'))"
+    path = [Path(agents.__file__).parent, *filter(None, [os.environ.get("PYTHONPATH")])]
+    node.write_text(f"#!{sys.executable}\nimport sys\nsys.path[:0] = {[str(one) for one in path]}\n{child}\n")
+    node.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{node.parent}{os.pathsep}{os.environ['PATH']}")
+    assert project.run("--record-mode=once").counts == {"replayed": 0, "recorded": 1, "live": 1, "unverified": 0}
+    project.server.close()
+    assert project.run().counts == {"replayed": 1, "recorded": 0, "live": 0, "unverified": 0}
+
+
+@checks(README, "example: tests/test_commands.py")
+def test_a_child_process_that_is_recorded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.write(block(README, "example: tests/test_commands.py").text, "tests/test_commands.py")
+    assert project.run("--record-mode=once").counts == {"replayed": 0, "recorded": 1, "live": 1, "unverified": 0}
+    monkeypatch.setenv("PATH", str(project.path))
+    assert shutil.which("git") is None
+    assert project.run().counts == {"replayed": 1, "recorded": 0, "live": 0, "unverified": 0}
+
+
 def test_the_matrix_is_of_the_stacks_that_are_tested() -> None:
     """Its figures are of the last run that wrote it; what it says of a stack is what the stack's tests say."""
     shown = {row[0]: row[2] for row in table("docs/matrix.md", "stack")}

@@ -257,7 +257,7 @@ def keys(number: int) -> list[str]:
 
 
 def test_tables_have_the_keys_of_the_code() -> None:
-    header, entry, span, close, http, tool = (keys(number) for number in range(6))
+    header, entry, span, close, http, tool, mcp, agent, callback, process = (keys(number) for number in range(10))
     assert header == list(_ledger.HEADER_KEYS)
     assert entry == list(_ledger.ENTRY_KEYS)
     assert set(span) == set(_ledger._EXCHANGE)
@@ -269,6 +269,17 @@ def test_tables_have_the_keys_of_the_code() -> None:
         for payload in of_kind:
             used = {f"{part}.{name}" for part in ("request", "response") for name in payload[part]}
             assert used <= set(named)
+    for named, shapes in (
+        (mcp, (outsider.MCP_REQUEST, outsider.MCP_RESPONSE)),
+        (agent, (outsider.MCP_REQUEST, outsider.MCP_RESPONSE)),
+        (callback, (outsider.CALLBACK_REQUEST, outsider.CALLBACK_RESPONSE)),
+        (process, (outsider.PROCESS_REQUEST, outsider.PROCESS_RESPONSE)),
+    ):
+        of_shapes = {
+            f"{part}.{key}" for part, shape in zip(("request", "response"), shapes, strict=True) for key in shape
+        }
+        may_be_absent = {"response.order", *(["response.stderr"] if named is mcp else [])}
+        assert set(named) - may_be_absent == of_shapes
 
 
 def test_lists_of_words_are_those_of_the_code() -> None:

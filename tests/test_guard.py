@@ -163,7 +163,7 @@ def test_the_caller_gets_a_clear_error(name: str, cassette: Path, listener: Coun
         assert "allow_hosts=" in text
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no such sockets here")
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
 def test_unix_socket(cassette: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         # A relative name: temporary directories may be deeper than the 108 bytes that an address has.

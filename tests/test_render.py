@@ -13,7 +13,7 @@ from pytest_spanchain._compare import compare
 from pytest_spanchain._model import MISSING, Deviation, DeviationKind, FieldChange, SpanTree
 from pytest_spanchain._render import report, tree
 from pytest_spanchain._render.terminal import columns, cut, escape
-from pytest_spanchain._render.textdiff import change_lines
+from pytest_spanchain._render.textdiff import change_lines, offer_lines
 from trees import Spec, agent, build, chat, together, tool
 
 ACCEPT = "pytest 'tests/test_refund.py::test_refund' --record-mode=rewrite"
@@ -75,6 +75,26 @@ def test_all_of_it_with_vv() -> None:
     assert {"  - 5", "  + 6"} <= set(lines)
     assert not any("-vv shows" in line for line in lines)
     assert "-vv shows" in "\n".join(told(GOLDEN, LIVE, verbosity=1))
+
+
+def test_what_every_later_request_says_again_is_told_once() -> None:
+    def turns(prompt: str, word: str) -> Spec:
+        history = [{"role": "system", "content": prompt}, {"role": "user", "content": "hi"}]
+        more = [{"role": "assistant", "content": word}]
+        return run(*(chat(history + more * count) for count in range(6)))
+
+    for verbosity in (0, 1, 2):
+        lines = told(turns("old", "a"), turns("new", "a"), verbosity=verbosity)
+        assert sum('"old"' in line for line in lines) == 1
+    assert "    (and the same 5 more times)" in lines
+    both = told(turns("old", "a"), turns("new", "b"), verbosity=2)
+    assert sum('"old"' in line for line in both) == 1
+    assert [line for line in both if line.endswith(('- "a"', '+ "b"'))] == ['  - "a"', '  + "b"'] * 5, "at five places"
+
+
+def test_equal_changes_at_different_places_are_two() -> None:
+    lines = told(run(tool("t", {"a": 1, "b": 1})), run(tool("t", {"a": 2, "b": 2})), verbosity=2)
+    assert [line for line in lines if "arguments" in line] == ["  request.arguments.a", "  request.arguments.b"]
 
 
 def test_marks() -> None:
@@ -224,6 +244,29 @@ def test_any_text_is_printable_and_its_difference_is_visible(golden: str, live: 
 def shown(golden: Any, live: Any, **more: Any) -> list[str]:
     lines = change_lines(FieldChange("f", golden, live), width=60, **more)
     return [line.render(color=False, width=60) for line in lines[1:]]
+
+
+@pytest.mark.parametrize(
+    ("path", "golden", "live", "words"),
+    [
+        ("request.body.json.tools[0]", {"function": {"name": "pay"}}, MISSING, "  - tool pay is no longer offered"),
+        ("request.body.json.tools[0]", MISSING, {"name": "pay"}, "  + tool pay is now offered"),
+        ("request.body.json.tools[0]", MISSING, {"type": "web_search"}, "  + tool web_search is now offered"),
+        ("request.body.json.toolConfig.tools[0]", {"toolSpec": {"name": "pay"}}, MISSING, "  - tool pay is no longer"),
+        ("request.body.json.tools[0].functionDeclarations[1]", {"name": "pay"}, MISSING, "  - tool pay is no longer"),
+        ("request.body.json.tools[0]", "pay", MISSING, ""),
+        ("request.body.json.tools[0]", {"name": "a"}, {"name": "b"}, ""),
+        ("request.body.json.shops[0]", {"name": "pay"}, MISSING, ""),
+        ("response.body.json.tools[0]", {"name": "pay"}, MISSING, ""),
+    ],
+)
+def test_tools_that_are_offered(path: str, golden: Any, live: Any, words: str) -> None:
+    lines = [line.render(color=False, width=100) for line in offer_lines(FieldChange(path, golden, live))]
+    if words:
+        assert lines[0] == f"  {path}"
+        assert lines[1].startswith(words)
+    else:
+        assert lines == []
 
 
 def test_values_tell_their_type() -> None:

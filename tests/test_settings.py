@@ -137,13 +137,21 @@ def test_only_known_kinds_of_volatile_values_are_compared_exactly() -> None:
         resolved(marker={"exact": ["clok"]})
 
 
+def test_only_known_words_say_what_an_unfound_tool_comes_to() -> None:
+    assert resolved().unfound == "note"
+    assert resolved(ini={"unfound": "fail"}).unfound == "fail"
+    assert resolved(ini={"unfound": "fail"}, marker={"unfound": "note"}).unfound == "note"
+    with pytest.raises(UsageError, match=r"marker cassette: unfound: there is no 'eror' \(valid: note, fail\)"):
+        resolved(marker={"unfound": "eror"})
+
+
 def test_functions_may_be_given_as_tools_and_nowhere_else() -> None:
     assert resolved(marker={"tools": [len, "module:fn"]}).tools == (len, "module:fn")
     with pytest.raises(UsageError, match="ignore takes non-empty texts"):
         resolved(marker={"ignore": [len]})
 
 
-@pytest.mark.parametrize("name", ["directory", "eval_id"])
+@pytest.mark.parametrize("name", ["directory", "eval_id", "unfound"])
 @pytest.mark.parametrize("value", ["", 3, None, ["x"]])
 def test_a_text_is_a_text(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=rf"ini: {name} takes a non-empty text"):
@@ -249,7 +257,8 @@ def test_a_path_that_leads_nowhere_changes_nothing(path: str) -> None:
 
 
 def test_paths_start_at_the_parts_of_a_request() -> None:
-    assert set(_shape.REQUEST_PARTS) == {*_shape._HTTP_REQUEST, *_shape._TOOL_REQUEST}
+    shapes = (_shape._HTTP_REQUEST, _shape._TOOL_REQUEST, _shape._MCP_REQUEST, _shape._PROCESS_REQUEST)
+    assert set(_shape.REQUEST_PARTS) == {part for shape in shapes for part in shape}
 
 
 def test_ini_keys_of_others_are_none_of_our_business() -> None:

@@ -23,8 +23,8 @@ import pytest
 from opentelemetry import trace
 
 from pytest_spanchain import DeviationError, RecordingError, _chain, _codec, _patch, _store, register_type, use_cassette
+from pytest_spanchain._calls import Call, Calls
 from pytest_spanchain._model import CONCURRENT, SpanTree
-from pytest_spanchain._run import Call, Run
 from pytest_spanchain._values import trust as _trust
 from pytest_spanchain._values.encoder import ROOM
 from pytest_spanchain.boundaries import _wait
@@ -118,14 +118,14 @@ NUMBERS = itertools.count()
 @pytest.fixture(autouse=True)
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A place for tapes; and no call may be finished twice, whatever the test is about."""
-    finish, finished = Run.finish, set()
+    finish, finished = Calls.finish, set()
 
-    def once(self: Run, call: Call, *args: Any, **kwargs: Any) -> None:
+    def once(self: Calls, call: Call, *args: Any, **kwargs: Any) -> None:
         assert call not in finished, "finished twice"
         finished.add(call)
         finish(self, call, *args, **kwargs)
 
-    monkeypatch.setattr(Run, "finish", once)
+    monkeypatch.setattr(Calls, "finish", once)
     WHERE[:] = [tmp_path]
     # Replays of other tests leave theirs, for nobody; frameworks are patched for good.
     before = {site: site.owners for site in _patch._sites.values() if site.owners}

@@ -361,7 +361,7 @@ def test_exceptions_come_back(error: Exception) -> None:
         assert getattr(again, name, None) == getattr(error, name, None)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups and notes")
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups and notes came with Python 3.11")
 def test_groups_and_notes_come_back() -> None:
     group = vars(builtins)["ExceptionGroup"]("all", [ShopError(code=1), ValueError(2)])
     group.add_note("look here")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
@@ -531,7 +533,7 @@ def test_free_ports_that_are_looked_for_are_known() -> None:
         assert _fresh.context().has("port", str(found.getsockname()[1]))
 
 
-def test_a_clock_that_is_stopped_did_not_run_for_years(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_stopped_is_beside_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     """As freezegun does it: the clocks of modules are replaced, that of steps as well."""
     import time
 
@@ -540,9 +542,13 @@ def test_a_clock_that_is_stopped_did_not_run_for_years(monkeypatch: pytest.Monke
     stopped = int(datetime(2030, 1, 1, tzinfo=timezone.utc).timestamp() * 1e9)
     monkeypatch.setattr(time, "time_ns", lambda: stopped)
     monkeypatch.setattr(time, "monotonic_ns", lambda: stopped)
-    (known,) = _fresh.context().clocks
-    assert known.end_ns == stopped
-    assert known.end_ns - known.start_ns < 86400 * 10**9
+    known, moved = _fresh.context().clocks
+    assert moved.moved
+    assert moved.end_ns == stopped
+    assert not known.moved
+    assert known.end_ns < stopped
+    for one in (known, moved):
+        assert one.end_ns - one.start_ns < 86400 * 10**9
 
 
 def test_both_offsets_of_a_night_in_spring(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -659,7 +665,7 @@ def test_a_re_recording_does_not_tell_of_volatile_values(sdk_env: ModelServer, t
 
     record(cassette, agent)
     again = record(cassette, agent)
-    assert [deviation.kind for deviation in again.verdict.deviations] == ["output_changed"], "the echo of the id"
+    assert not again.verdict.deviations, "nor of the answer's echo of the id"
     changed = record(cassette, lambda: agent("Bye"))
     assert "input_changed" in {deviation.kind for deviation in changed.verdict.deviations}
     assert replay(cassette, lambda: agent("Bye")).verdict.substitutions
@@ -724,9 +730,9 @@ def test_next_month_on_another_machine(project: Project, tmp_path: Path, monkeyp
         place = tmp_path / name.lower()
         place.mkdir()
         monkeypatch.setenv(name, str(place))
-    travel = "import time_machine\ntime_machine.travel(time_machine_target, tick=True).start()\n"
     moment = (datetime.now(timezone.utc) + timedelta(days=31, hours=5)).isoformat()
-    project.write(f"import agent_under_test\ntime_machine_target = {moment!r}\n{travel}", "conftest.py")
+    # Before anybody can have seen another time, as on a machine whose clock says so.
+    project.write(f"import time_machine\ntime_machine.travel({moment!r}, tick=True).start()\n", "sitecustomize.py")
     green = project.run("-vv", process=True)
     assert green.outcomes == {"passed": 3}, green.out
     assert "not compared, supplied by the runs' own contexts: 6 clock" in green.out
@@ -739,6 +745,150 @@ def test_next_month_on_another_machine(project: Project, tmp_path: Path, monkeyp
     assert red.out.count("1 deviation from the golden trace: input_changed") >= 2
     exact = project.run("-o", "spanchain_exact=clock", "-k", "test_same", process=True)
     assert exact.outcomes == {"failed": 1, "deselected": 2}, exact.out
+
+
+FROZEN = """
+import datetime
+import pytest, time_machine
+
+TARGETS = ["2030-01-07T09:30:00Z"] * 7
+
+@pytest.fixture
+def frozen():
+    with time_machine.travel(TARGETS[0], tick=False):
+        yield
+
+def prompt():
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return f"Today is {now:%A, %d %B %Y}, the time is {now.isoformat()}, in seconds {now.timestamp()}."
+
+@pytest.mark.cassette
+def test_fixture(frozen):
+    ask(prompt())
+
+@time_machine.travel(TARGETS[1], tick=False)
+@pytest.mark.cassette
+def test_decorated():
+    ask(prompt())
+
+@time_machine.travel(TARGETS[2], tick=True)
+@pytest.mark.cassette
+def test_goes_on():
+    ask(prompt())
+
+@pytest.mark.cassette
+def test_goes_on_in_a_part():
+    with time_machine.travel(TARGETS[3], tick=True):
+        ask(prompt())
+
+@pytest.mark.cassette
+def test_two_parts():
+    for target in TARGETS[4:6]:
+        with time_machine.travel(target, tick=True):
+            ask(prompt())
+
+class TestClass:
+    @pytest.fixture(scope="class", autouse=True)
+    def moved(self):
+        with time_machine.travel(TARGETS[6], tick=True):
+            yield
+
+    @pytest.mark.cassette
+    @pytest.mark.parametrize("number", range(2))
+    def test_in_class(self, number):
+        ask(prompt())
+"""
+
+
+def test_a_clock_that_a_test_stops_shows_what_its_author_chose(project: Project) -> None:
+    """Green when the same time is replayed, also if the clock goes on from it; red when it was changed or let go."""
+    project.write(FROZEN)
+    recorded = project.record()
+    assert recorded.outcomes == {"passed": 7}
+    project.server.close()
+    for _ in range(2):
+        green = project.run()
+        assert green.outcomes == {"passed": 7}, green.out
+        assert green.counts["replayed"] == 7
+    for other in ("2031-02-03T09:30:00Z", "2030-01-08T09:30:00Z", "2030-01-07T10:30:00Z"):
+        project.write(FROZEN.replace("2030-01-07T09:30:00Z", other))
+        red = project.run()
+        assert red.outcomes == {"failed": 7}, red.out
+        assert len(re.findall(r"from the golden trace: (?:first )?input_changed at", red.out)) == 7
+    project.write(FROZEN.replace('["2030-01-07T09:30:00Z"]', "[datetime.datetime.now(datetime.timezone.utc)]"))
+    assert project.run().outcomes == {"failed": 7}
+
+
+def test_the_machines_date_in_a_prompt_is_volatile_where_the_recording_had_no_other(project: Project) -> None:
+    """Nor is a date volatile because the clock was stopped at it only now."""
+    source = FROZEN.partition("@time_machine")[0]
+    project.write(source.replace("frozen):", "):"))
+    assert project.record().outcomes == {"passed": 1}
+    assert project.run().outcomes == {"passed": 1}
+    project.write(source)
+    assert project.run().outcomes == {"failed": 1}
+
+
+@pytest.mark.parametrize("by", ["command line", "conftest"])
+def test_ids_of_modules_are_known_however_the_plugin_comes(
+    project: Project, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.find(project.path, monkeypatch=monkeypatch)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    project.pytester.makeini("[pytest]")
+    project.write("import uuid\nSESSION = uuid.uuid4()\n", "agent_under_test.py")
+    project.write(
+        """
+from agent_under_test import SESSION
+
+@pytest.mark.cassette
+def test_session():
+    ask(f"session {SESSION}")
+"""
+    )
+    plugin = "pytest_spanchain.plugin"
+    args = ("-p", plugin) if by == "command line" else ()
+    # What a conftest imports before it names the plugin was made before anybody could see it.
+    project.write("import agent_under_test\n" if args else f"pytest_plugins = [{plugin!r}]\n", "conftest.py")
+    assert project.run("--spanchain-mode=once", *args, process=True).outcomes == {"passed": 1}
+    green = project.run(*args, process=True)
+    assert green.outcomes == {"passed": 1}, green.out
+    assert "not compared, supplied by the runs' own contexts: 1 uuid" in green.out
+
+
+def test_the_root_directory_is_each_machines_own(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither time is it the working directory."""
+    here, there, moved = (tmp_path / name for name in ("here", "there", "moved"))
+    here.mkdir()
+    there.mkdir()
+    project.write(
+        """
+PLACES = ["{root}/data/a.csv"] * 3
+
+@pytest.mark.cassette
+@pytest.mark.parametrize("number", range(3))
+def test_root(pytestconfig, number):
+    ask("read " + PLACES[number].format(root=pytestconfig.rootpath, above=pytestconfig.rootpath.parent))
+"""
+    )
+    test = project.path / "test_it.py"
+    monkeypatch.chdir(here)
+    assert project.run(str(test), "--record-mode=once", process=True).outcomes == {"passed": 3}
+    shutil.copytree(project.path, moved)
+    monkeypatch.chdir(there)
+    green = project.run(str(moved / test.name), process=True)
+    assert green.outcomes == {"passed": 3}, green.out
+    assert "not compared, supplied by the runs' own contexts: 3 cwd" in green.out
+    changed = test.read_text("utf-8").replace('["{root}/data/a.csv"] * 3', str(CHANGED_PLACES))
+    (moved / test.name).write_text(changed, "utf-8")
+    red = project.run(str(moved / test.name), process=True)
+    assert red.outcomes == {"failed": 3}, red.out
+    assert red.out.count("1 deviation from the golden trace: input_changed") >= 3
+
+
+CHANGED_PLACES = ["{root}/data/b.csv", "{above}/data/a.csv", "{root}-old/data/a.csv"]
 
 
 def test_json_rpc_counts_for_itself(sdk_env: ModelServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -70,7 +70,8 @@ class OpenSpan:
     """A span while the run lasts.
 
     ``graft`` is the golden span whose recorded children stand for ours; ``seam`` says that a framework made the call,
-    so that the function of the same name which it runs is no call of its own.
+    so that the function of the same name which it runs is no call of its own; ``lasting``, that what it started goes on
+    after its end: a connection's tasks are inside of it for as long as they live.
     """
 
     span_id: int
@@ -90,6 +91,7 @@ class OpenSpan:
     graft: tuple[SpanTree, Span] | None = None
     hidden: bool = False
     seam: bool = False
+    lasting: bool = False
 
 
 class Capture:
@@ -158,6 +160,59 @@ class Capture:
         own.end_ns = span.end_time or time.time_ns()
         own.strand.step_over(own.end_ns)
 
+    def known(self, span_id: int) -> OpenSpan | None:
+        """The span of that id, ours or a foreign one."""
+        return self._spans.get(span_id)
+
+    def nearest(self) -> OpenSpan:
+        """The span below which one would be opened in the calling context."""
+        return self._spans[self._parent(_current_span_id())]
+
+    def done_by(self, strand: _strands.Strand) -> list[OpenSpan]:
+        """What a strand has opened, and the strands that it led to."""
+        with self._lock:
+            spans = list(self._spans.values())
+        return [span for span in spans if any(one is strand for one in span.strand.lineage())]
+
+    def take_in(
+        self,
+        name: str,
+        *,
+        span_id: int,
+        parent_id: int,
+        span_kind: str,
+        scope: str,
+        start_ns: int,
+        end_ns: int,
+        attributes: Mapping[str, Any],
+        events: Sequence[tuple[str, int, Mapping[str, Any]]],
+        status: tuple[str, str],
+    ) -> OpenSpan:
+        """A span that another process has told of.
+
+        Args:
+            name, span_id, span_kind, scope, start_ns, end_ns, attributes: its own.
+            parent_id: of a span of this run that is known, or will be before its tree is asked for.
+            events: name, nanoseconds since the epoch, attributes.
+            status: with its message.
+        """
+        span = self._add(
+            parent_id,
+            name=_recordable(name),
+            span_kind=span_kind,
+            scope=scope,
+            start_ns=start_ns,
+            span_id=span_id,
+            hidden=scope in HIDDEN_SCOPES,
+        )
+        span.attributes, span.end_ns = _attributes(attributes), end_ns
+        span.status, span.status_message = status[0], _recordable(status[1])
+        span.events = tuple(
+            {"name": _recordable(one), "offset_ns": max(0, at - start_ns), "attributes": _attributes(said)}
+            for one, at, said in events
+        )
+        return span
+
     def branch(self, span: OpenSpan) -> tuple[str, ...]:
         """Names of the span's visible ancestors below the root, outermost first."""
         names: list[str] = []
@@ -169,9 +224,9 @@ class Capture:
         return tuple(reversed(names))
 
     def enclosing(self) -> OpenSpan | None:
-        """The nearest call, still open, that the calling context is inside of."""
+        """The nearest call, still open or lasting, that the calling context is inside of."""
         span = self._spans.get(_current_span_id() or 0)
-        while span is not None and (span.exchange is None or span.end_ns is not None):
+        while span is not None and (span.exchange is None or (span.end_ns is not None and not span.lasting)):
             span = self._spans.get(span.parent_id or 0)
         return span
 

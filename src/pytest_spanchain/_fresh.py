@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,31 @@ _WATCHED = "_spanchain_watched"
 
 _TRUE = {"steps": time.monotonic_ns}
 """Out of the sight of those who stop the clocks of modules (freezegun)."""
+_MOVES = 16
+"""So many moves of the clock are remembered of one run."""
 
 _lock = threading.RLock()  # what is collected meanwhile may make a uuid itself
 _seen: dict[str, dict[str, None]] = {kind: {} for kind in _REMEMBERED}
 _latest: Context | None = None
+_asked_at = 0
 _hooked = False
+
+
+@dataclass
+class _Move:
+    """A clock that the tests have stopped or moved: from when until when it showed what, and when that was by steps."""
+
+    start_ns: int
+    end_ns: int
+    steps: int
+
+    def goes_on(self, wall: int, steps: int) -> bool:
+        """Whether it is this one that is read again: it stands, or it has gone on as time has."""
+        return wall == self.end_ns or abs((wall - self.end_ns) - (steps - self.steps)) < _OLD_NS
+
+
+_moves: list[_Move] = []
+_run_began = _STARTED[1]
 
 
 def saw(kind: str, text: str) -> None:
@@ -70,8 +91,15 @@ def saw_fixture(name: str, value: Any) -> None:
 
 
 def watch() -> None:
-    """Notice from now on which temporary files are made, and where the process is; also all of ``watch_makers``."""
-    global _hooked
+    """Notice from now on which temporary files are made, and where the process is; also all of ``watch_makers``.
+
+    A run starts: of the clocks that were moved before, only one that still is matters to it.
+    """
+    global _hooked, _run_began
+    steps = look_at_clock()
+    with _lock:
+        del _moves[: -1 if _moves and _moves[-1].steps == steps else None]
+        _run_began = steps
     for path in _working_directory():
         saw("cwd", path)
     if not _hooked:
@@ -117,17 +145,43 @@ def _telling_its_port(make: Callable[..., Any]) -> Callable[..., Any]:
     return seen
 
 
+def look_at_clock() -> int:
+    """Notice a clock that is stopped or moved just now; some are only while the test's body runs.
+
+    Returns:
+        The steps of a clock that nobody moves, in nanoseconds.
+    """
+    global _latest
+    wall, steps = time.time_ns(), _TRUE["steps"]()
+    if _is_moved(wall):
+        with _lock:
+            if not (_moves and _moves[-1].goes_on(wall, steps)):
+                # It may have been read before we look at it, but not before the run.
+                _moves.append(_Move(wall - (steps - _run_began), wall, steps))
+                _latest = None
+            _moves[-1].end_ns, _moves[-1].steps = wall, steps
+            del _moves[:-_MOVES]
+    return steps
+
+
+def _is_moved(wall: int) -> bool:
+    """Whether the clock is not the machine's: whoever moves clocks leaves ``ctime`` alone."""
+    shown = time.ctime()
+    return all(time.ctime(wall // 10**9 + beside) != shown for beside in (0, -1, 1))
+
+
 def context() -> Context:
     """What is known now."""
-    global _latest
+    global _latest, _asked_at
     settled = frozenset(port for value in list(os.environ.values()) for port in _LOOPBACK.findall(value))
     for port in settled:
         saw("port", port)
     for path in _working_directory():
         saw("cwd", path)
-    latest, now = _latest, time.time_ns()
-    if latest is None or latest.settled != settled or not 0 <= now - latest.clocks[0].end_ns < _OLD_NS:
-        latest = _latest = _context(settled)
+    latest, steps = _latest, look_at_clock()
+    if latest is None or _latest is None or latest.settled != settled or steps - _asked_at >= _OLD_NS:
+        latest, _asked_at = _context(settled), steps
+        _latest = latest
     return latest
 
 
@@ -151,17 +205,26 @@ def _hear(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _clocks() -> tuple[Clock, ...]:
-    """From the start of the process until now; of a clock that somebody moved meanwhile, only as long as it took.
+    """The machine's from the start of the process until now; of one that was set meanwhile, only as long as it took.
 
-    Two where the local time was changed meanwhile, as it is in spring and in autumn.
+    Two where the local time was changed meanwhile, as it is in spring and in autumn. What tests have moved comes after
+    it: a date that their author chose is not the machine's.
     """
     from ._volatile import Clock
 
-    now = time.time_ns()
-    by_wall, by_steps = now - _STARTED[0], _TRUE["steps"]() - _STARTED[1]
+    now, by_steps = time.time_ns(), _TRUE["steps"]() - _STARTED[1]
+    if _is_moved(now):
+        now = _STARTED[0] + by_steps
+    by_wall = now - _STARTED[0]
     start = now - (min(by_wall, by_steps) if by_wall > 0 else by_steps)
-    offsets = dict.fromkeys(time.localtime(moment / 1e9).tm_gmtoff for moment in (now, start))
-    return tuple(Clock(start, now, offset) for offset in offsets)
+    offsets = dict.fromkeys(map(_offset, (now, start)))
+    with _lock:
+        moved = [Clock(one.start_ns, one.end_ns, _offset(one.end_ns), moved=True) for one in _moves]
+    return (*(Clock(start, now, offset) for offset in offsets), *moved)
+
+
+def _offset(moment: int) -> int:
+    return time.localtime(moment / 1e9).tm_gmtoff
 
 
 def _working_directory() -> list[str]:

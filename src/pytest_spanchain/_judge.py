@@ -6,15 +6,16 @@ Invariant: where there is a difference to report, neither tree holds what a cass
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._compare import compare
-from ._model import Cassette, Deviation, Span, SpanTree
+from ._canonical import canonical
+from ._compare import compare, pairs
+from ._model import ANSWERED_LIVE, Cassette, Deviation, Span, SpanTree
 from ._normalise import Normaliser, without_scopes
 from ._redact.printable import printable
-from ._volatile import Substitution, Volatile, coarse
+from ._volatile import Drawn, Substitution, Volatile, coarse
 
 DeviationHook = Callable[[tuple[Deviation, ...]], tuple[Deviation, ...]]
 
@@ -47,6 +48,8 @@ class Judge:
         volatile: translates what the run's own context supplied.
         ignored_attributes: names of attributes that the user does not want to be compared.
         hook: vetoes, adds or re-grades deviations.
+        served: whether answers are the recorded ones; if not, both runs were answered for real, and what servers draw
+            anew for each answer is translated, too.
     """
 
     def __init__(
@@ -57,24 +60,32 @@ class Judge:
         volatile: Volatile,
         ignored_attributes: frozenset[str],
         hook: DeviationHook | None,
+        served: bool = True,
     ) -> None:
         self._cassette = cassette
         self._normaliser = normaliser
         self._volatile = volatile
         self._ignored = ignored_attributes
         self._hook = hook
+        self._served = served
 
-    def judge(self, observed: SpanTree, *, scopes: frozenset[str]) -> Judgement:
-        """Compare a tree, observed while the instrumentation ``scopes`` were active, with the golden one."""
+    def judge(self, observed: SpanTree, *, scopes: frozenset[str], durations: bool = False) -> Judgement:
+        """Compare a tree with the golden one.
+
+        Args:
+            observed: the tree.
+            scopes: instrumentation that was active meanwhile.
+            durations: whether to tell durations, too.
+        """
         if self._cassette is None:
             return Judgement(None, observed)
         one_sided = frozenset(self._cassette.header.recorder.get("scopes", ())) ^ scopes
         golden = self._normaliser.tree(without_scopes(self._cassette.tree, one_sided))
         made: list[tuple[str, Substitution]] = []
         live = self._normaliser.tree(self._translated(golden, without_scopes(observed, one_sided), made))
-        deviations = compare(golden, live, ignored_attributes=self._ignored)
+        deviations = compare(golden, live, ignored_attributes=self._ignored, durations=durations)
         if deviations and (shown := _printable(live)) is not live:
-            live, deviations = shown, compare(golden, shown, ignored_attributes=self._ignored)
+            live, deviations = shown, compare(golden, shown, ignored_attributes=self._ignored, durations=durations)
         if self._hook is not None:
             deviations = self._hook(deviations)
         return Judgement(golden, live, deviations, left_out=tuple(sorted(one_sided)), substitutions=tuple(made))
@@ -84,8 +95,53 @@ class Judge:
 
         What was served is translated already; this is for what spans say beside, and for runs that serve nothing.
         """
-        volatile, counterparts = self._volatile.fork(), _counterparts(golden, live)
-        return SpanTree(tuple(_translated(counterparts.get(span.span_id), span, volatile, made) for span in live))
+        volatile = self._volatile.fork()
+        if self._served:
+            counterparts = _counterparts(golden, live)
+            return SpanTree(tuple(_translated(counterparts.get(span.span_id), span, volatile, made) for span in live))
+        return SpanTree(tuple(self._answered(golden, live, volatile, made)))
+
+    def _answered(
+        self, golden: SpanTree, live: SpanTree, volatile: Volatile, made: list[tuple[str, Substitution]]
+    ) -> Iterator[Span]:
+        """The live spans, translated, in the order in which answers may have given later ones their ids."""
+        counterparts, drawn = _lived(golden, live, ignored=self._ignored), Drawn()
+        for span in live:
+            twin = counterparts.get(span.span_id)
+            if twin is None:
+                yield span
+                continue
+            followed = _translated(twin, _saying(span, drawn.follow(_said(span))), volatile, made)
+            yield _with_answer(twin, followed, span, drawn, volatile, made)
+            made.extend((span.name, one) for one in drawn.made)
+            drawn.made.clear()
+
+
+def _lived(golden: SpanTree, live: SpanTree, *, ignored: frozenset[str]) -> dict[str, Span]:
+    """The golden span of each live one where nothing told the live run what to do: as the comparison will see it."""
+    if golden.by_id.keys() == live.by_id.keys():
+        return {span.span_id: golden.by_id[span.span_id] for span in live}
+    return {other.span_id: one for one, other in pairs(golden, live, ignored_attributes=ignored)}
+
+
+def _with_answer(
+    golden: Span,
+    live: Span,
+    observed: Span,
+    drawn: Drawn,
+    volatile: Volatile,
+    made: list[tuple[str, Substitution]],
+) -> Span:
+    """A live span whose answer says what it would have said with what was drawn and supplied for the recorded one."""
+    one, other = golden.exchange, live.exchange
+    if one is None or other is None or one.response is None or other.response is None or one.kind != other.kind:
+        return live
+    response = other.response
+    if other.kind == "model" and observed.exchange is not None:
+        response = drawn.answer(one.response, response, sent=canonical(observed.exchange.request).decode())
+    translated = volatile.claim(one.response, drawn.follow(response))
+    made.extend((live.name, replace(found, path=f"response.{found.path}")) for found in translated.made)
+    return replace(live, exchange=replace(other, response=translated.value))
 
 
 def _counterparts(golden: SpanTree, live: SpanTree) -> dict[str, Span]:
@@ -117,16 +173,20 @@ def _translated(golden: Span | None, live: Span, volatile: Volatile, made: list[
         return live
     translated = volatile.claim(said, says)
     made.extend((live.name, one) for one in translated.made)
-    says = translated.value
-    exchange = live.exchange
-    if exchange is not None and golden.exchange is not None:
-        response = says["result"] if exchange.kind == "tool" else exchange.response
+    return _saying(live, translated.value)
+
+
+def _saying(span: Span, says: dict[str, Any]) -> Span:
+    """The span, saying something else; see ``_said``."""
+    exchange = span.exchange
+    if exchange is not None:
+        response = says["result"] if exchange.kind in ANSWERED_LIVE else exchange.response
         exchange = replace(exchange, request=says["request"], response=response)
     return replace(
-        live,
+        span,
         name=says["name"],
         attributes=says["attributes"],
-        events=tuple({**event, **said} for event, said in zip(live.events, says["events"], strict=True)),
+        events=tuple({**event, **said} for event, said in zip(span.events, says["events"], strict=True)),
         status_message=says["status_message"],
         exchange=exchange,
     )
@@ -135,7 +195,7 @@ def _translated(golden: Span | None, live: Span, volatile: Volatile, made: list[
 def _said(span: Span) -> dict[str, Any]:
     """What of a span its own run's context may have supplied; of an exchange, what went out.
 
-    Of a tool also what came back: where its body ran, it was made here.
+    Of a tool or a callback also what came back: where its body ran, it was made here.
     """
     return {
         "name": span.name,
@@ -143,7 +203,7 @@ def _said(span: Span) -> dict[str, Any]:
         "events": [{key: value for key, value in event.items() if key != "offset_ns"} for event in span.events],
         "status_message": span.status_message,
         "request": span.exchange.request if span.exchange else None,
-        "result": span.exchange.response if span.exchange and span.exchange.kind == "tool" else None,
+        "result": span.exchange.response if span.exchange and span.exchange.kind in ANSWERED_LIVE else None,
     }
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NoReturn
@@ -122,6 +122,24 @@ def order_of(value: Any) -> str:
     while written and written[-1] == "-":
         written.pop()
     return ";".join(written)
+
+
+def ordered(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A request or response, sorted, with the key orders of the mappings inside it under ``order`` if it needs one."""
+    # Sorted first, so that the order speaks only of what is inside.
+    bare = {key: value for key, value in sorted(part.items()) if key != "order"}
+    order = order_of(bare)
+    return {**bare, "order": order} if order else bare
+
+
+def unordered(part: Mapping[str, Any]) -> Any:
+    """Undo ``ordered``.
+
+    Raises:
+        LayoutError: the order is malformed, or made for a value with other keys.
+    """
+    bare = {key: value for key, value in part.items() if key != "order"}
+    return reorder(bare, part["order"]) if "order" in part else bare
 
 
 def reorder(value: Any, order: str) -> Any:

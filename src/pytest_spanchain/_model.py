@@ -23,6 +23,28 @@ Shapes of an exchange's ``request`` and ``response`` (plain values, see ``_canon
                 "error": ERROR with the exception itself as "value"
                 "returned": "awaitable"|"generator"|"async_generator" that a plain function returned
                 "order": key order of the mappings inside, where it is not ascending (see ``_layout``)
+
+* ``mcp``, what was asked of a peer that answers in messages::
+
+      request   {"server": text, "method": text, "params": mapping or null}
+      response  {"result": value or null, "error": REFUSAL, "end": END, "arrived": [MESSAGE, ..]}
+                "arrived": what the peer sent meanwhile, in order; "order" as of a tool
+      REFUSAL   null | {"code": integer, "message": text, "data": value} | ERROR
+      MESSAGE   {"method": text, "params": mapping or null}, with "asks": true if it wanted an answer (a ``callback``),
+                "withdrawn": true if nobody waited for that, and "late": true if it came after the answer
+      The response to "connect" may have "stderr": {"text", "bytes"}, the beginning of what a child that serves over
+      stdio wrote there, and how much that was; it is not compared
+
+* ``callback``, what a peer asked of the agent, who answered::
+
+      request   {"method": text, "params": mapping or null}
+      response  {"result": value or null, "error": REFUSAL}
+
+* ``process``, a child process::
+
+      request   {"argv": [text, ..], "cwd": text or null, "env": {name: text}, "stdin": BODY}
+      response  {"exit": integer or null, "stdout": BODY, "stderr": BODY, "turns": text, "end": END, "error": ERROR}
+                chunks that carry no meaning to a reader are kept all the same; "turns": who did what when
 """
 
 from __future__ import annotations
@@ -39,12 +61,21 @@ OWN_SCOPE = "pytest_spanchain"
 CONCURRENT = "spanchain.concurrent"
 """Attribute of spans that ran beside a sibling: among neighbours of one number, order means nothing."""
 
+CONNECTION = "spanchain.connection"
+"""Attribute of what is said over a connection that is not the first to its server: its number, from 1."""
+
 UNASKED = "spanchain.unasked"
 """Attribute of the root: functions that could be a tool, and ran unrecorded while the model waited for that tool."""
 
 FORMAT = "spanchain/1"
 
-EXCHANGE_KINDS = ("model", "tool", "http")
+EXCHANGE_KINDS = ("model", "tool", "http", "mcp", "process", "callback", "agent")
+
+HTTP_KINDS = ("model", "http")
+"""The exchanges that are HTTP's."""
+
+ANSWERED_LIVE = ("tool", "callback")
+"""The exchanges whose response may be made by the agent's own code in replay, too: it is compared."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +83,7 @@ class Exchange:
     """A request that crossed a boundary and what came back.
 
     Args:
-        kind: ``model``, ``tool`` or ``http``.
+        kind: one of ``EXCHANGE_KINDS``.
         request: what went out, redacted, as a plain mapping (shapes in the module docstring).
         response: what came back; ``None`` while nothing has.
     """
@@ -101,7 +132,7 @@ class Span:
 
     @property
     def kind(self) -> str:
-        """The entry kind: ``model``, ``tool``, ``http``, or ``span`` if no exchange is carried."""
+        """The entry kind: that of the exchange, or ``span`` if none is carried."""
         return self.exchange.kind if self.exchange else "span"
 
 

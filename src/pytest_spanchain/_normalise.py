@@ -18,6 +18,9 @@ IGNORED = "{ignored}"
 
 _TRACE_CONTEXT = frozenset({"traceparent", "tracestate", "baggage"})
 
+_RELEASE = frozenset({"io.modelcontextprotocol/protocolVersion", "io.modelcontextprocol/clientInfo"})
+"""What MCP clients say of themselves with every request, from protocol version 2026-07-28 on."""
+
 RequestHook = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -77,7 +80,12 @@ def without_scopes(tree: SpanTree, scopes: frozenset[str]) -> SpanTree:
 
 
 def _without_stack(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A JSON-RPC request without the trace context that rides in it; of its id only that there is one."""
+    """A JSON-RPC request without the trace context that rides in it; of its id only that there is one.
+
+    Of the handshake of an MCP client, not which release of its SDK shakes hands.
+    """
+    if "server" in request:
+        return _greeting(_message(request))
     body = request.get("body")
     content = body.get("json") if isinstance(body, Mapping) else None
     messages = content if isinstance(content, list) else [content]
@@ -99,6 +107,18 @@ def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:
         kept["progressToken"] = IGNORED
     others = {key: value for key, value in params.items() if key != "_meta"}
     return {**message, "params": {**others, "_meta": kept} if kept else others}
+
+
+def _greeting(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    params = request.get("params")
+    if not isinstance(params, Mapping):
+        return request
+    found: dict[str, Any] = {key: IGNORED if key == "protocolVersion" else value for key, value in params.items()}
+    if isinstance(found.get("clientInfo"), Mapping):
+        found["clientInfo"] = {**found["clientInfo"], "version": IGNORED}
+    if isinstance(found.get("_meta"), Mapping):
+        found["_meta"] = {key: IGNORED if key in _RELEASE else value for key, value in found["_meta"].items()}
+    return {**request, "params": found}
 
 
 def _substitute(value: Any, pattern: re.Pattern[str]) -> Any:

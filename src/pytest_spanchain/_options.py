@@ -39,7 +39,10 @@ _INI_HELP = {
     "ignore_attributes": ("linelist", "span attributes to leave out of the comparison"),
     "allow_hosts": ("linelist", "hosts that may be contacted in replay; localhost stands for loopback"),
     "redact": ("linelist", "more to redact: key names, JSON paths (with a dot), or re:<pattern>"),
+    "commands": ("linelist", "child processes to record: globs on the command line, such as git *"),
+    "command_env": ("linelist", "environment variables (globs) that matter to them beside those that they are given"),
     "exact": ("linelist", f"volatile values to compare as they are: {', '.join(_settings.VOLATILE)}"),
+    "unfound": ("string", "a tool that the model asked for and of which no call was met: note (the default), or fail"),
     "eval_id": ("string", "groups runs of one evaluation (default: the node id without parameters)"),
 }
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ._canonical import canonical, digest
 from ._genai.attributes import TOOL_NAME
-from ._model import Cassette, Span, SpanTree
+from ._model import CONNECTION, Cassette, Span, SpanTree
 from ._volatile import Volatile, coarse
 
 _NEXT = 4
@@ -76,6 +76,7 @@ class Player:
         branch: tuple[str, ...],
         borrow: bool = True,
         whole: bool = True,
+        connection: int | None = None,
     ) -> Span | None:
         """The golden span whose exchange answers a request, or ``None`` for a miss.
 
@@ -86,12 +87,13 @@ class Player:
             branch: names of the ancestors of the request's span, below the root.
             borrow: whether the nearest exchange may answer if none is equal.
             whole: whether the request is all there; if it still comes, the next exchange of its operation answers.
+            connection: over which it is sent, where there are several to one server; among equals, its own come first.
         """
         key = request_digest(kind, name, request)
         with self._lock:
             if not whole:
-                return self._first(kind, name, branch)
-            span = self._next((key, *branch)) or self._next((key, ANY_BRANCH))
+                return self._first(kind, name, request, branch)
+            span = self._next((key, *branch), kind, connection) or self._next((key, ANY_BRANCH), kind, connection)
             span = span or self._equivalent(kind, name, request, branch)
             if span is not None:
                 return span
@@ -107,7 +109,8 @@ class Player:
         """Names of the tools that were recorded, or of those whose calls have yet to be served."""
         with self._lock:
             spans = list(self._unplayed.values()) if unplayed else list(self.cassette.tree)
-        return frozenset(str(span.attributes[TOOL_NAME]) for span in spans if TOOL_NAME in span.attributes)
+        spans = [span for span in spans if TOOL_NAME in span.attributes and span.kind != "mcp"]
+        return frozenset(str(span.attributes[TOOL_NAME]) for span in spans)
 
     def skip_below(self, span: Span) -> None:
         """The exchanges below a served span will not be asked for: what made them did not run."""
@@ -118,8 +121,16 @@ class Player:
                 pending.extend(self.cassette.tree.children(child))
                 self._unplayed.pop(child.span_id, None)
 
-    def _next(self, key: tuple[str, ...]) -> Span | None:
+    def _next(self, key: tuple[str, ...], kind: str, connection: int | None) -> Span | None:
         queue = self._queues.get(key)
+        while queue and queue[0] not in self._unplayed:
+            queue.popleft()
+        if kind == "mcp":
+            waiting = (self._unplayed.get(span_id) for span_id in queue or ())
+            own = (span for span in waiting if span is not None and span.attributes.get(CONNECTION) == connection)
+            found = next(own, None)
+            if found is not None:
+                return self._unplayed.pop(found.span_id)
         while queue:
             span = self._unplayed.pop(queue.popleft(), None)
             if span is not None:
@@ -165,9 +176,17 @@ class Player:
         assert span.exchange is not None
         return self._normalise(span.exchange.kind, span.name, span.exchange.request)
 
-    def _first(self, kind: str, name: str, branch: tuple[str, ...]) -> Span | None:
+    def _first(self, kind: str, name: str, request: Mapping[str, Any], branch: tuple[str, ...]) -> Span | None:
+        """The next exchange of the operation, before others one that says the same in all that is there already."""
         candidates = self._candidates(kind, name, branch)
-        return self._unplayed.pop(candidates[0].span_id) if candidates else None
+        same = (span for span in candidates if len(candidates) > 1 and self._opens(span, request))
+        found = next(same, candidates[0] if candidates else None)
+        return self._unplayed.pop(found.span_id) if found is not None else None
+
+    def _opens(self, span: Span, request: Mapping[str, Any]) -> bool:
+        known = {key: value for key, value in request.items() if value is not None}
+        golden = {key: value for key, value in self._request_of(span).items() if key in known}
+        return canonical(self._volatile.translated(golden, known)) == canonical(golden)
 
     def _candidates(self, kind: str, name: str, branch: tuple[str, ...]) -> list[Span]:
         candidates = [

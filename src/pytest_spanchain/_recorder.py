@@ -28,6 +28,7 @@ _PACKAGES = {
     **{name: name for name in ("httpx", "httpx2", "aiohttp", "requests", "urllib3", "httplib2", "mcp", "fastmcp")},
     **{name: name for name in ("langgraph", "smolagents", "crewai")},
     "agents": "openai-agents",
+    "claude_agent_sdk": "claude-agent-sdk",
     "google.adk": "google-adk",
     "google.genai": "google-genai",
     "grpc": "grpcio",

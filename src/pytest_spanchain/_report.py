@@ -24,7 +24,7 @@ def report(
 
     Args:
         verdict: the verdict.
-        accept: command that makes the live trace the golden one.
+        accept: command that makes the live trace the golden one; empty where it cannot.
         closer: command that shows everything.
         root: directory that the cassette's path is shown relative to.
         verbosity: pytest's ``-v`` count; 2 shows everything.
@@ -37,7 +37,8 @@ def report(
     extra = [*([rest] if rest else []), *reasons, *(f"note: {note}" for note in verdict.notes)]
     if verdict.aside is not None:
         extra.append(f"note: this recording was not accepted; it is kept at {_shown(verdict.aside, root)}")
-    commands = [("accept", accept), ("look closer", closer)] if verdict.deviations and not verdict.recorded else []
+    offered = [("accept", accept), ("look closer", closer if verbosity < 2 else "")]
+    commands = [one for one in offered if one[1]] if verdict.deviations and not verdict.recorded else []
     if verdict.attempts:
         hosts = list(dict.fromkeys(attempt.host for attempt in verdict.attempts))
         commands.append(("record", "make the function that does it one of the tools, in the marker or the settings"))

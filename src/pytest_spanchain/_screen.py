@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from . import _eventstream, _genai, _rules
-from ._layout import LayoutError, order_of, relayout
-from ._model import OWN_SCOPE, Span, SpanTree
+from ._layout import LayoutError, ordered, relayout
+from ._model import HTTP_KINDS, OWN_SCOPE, Span, SpanTree
 from ._redact import Redactor
 from ._settings import Settings
 from ._shape import Fault, request_fault, response_fault
@@ -52,6 +52,9 @@ class Screen:
         Raises:
             RecordingError: the user's rules or hook left something of another shape.
         """
+        if kind == "process":
+            environment = self.redactor.environment(request["env"])
+            request = {**request, "argv": self.redactor.arguments(request["argv"]), "env": environment}
         return self._part(kind, request, fault=request_fault)
 
     def http_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,12 +71,14 @@ class Screen:
         Raises:
             RecordingError: the user's rules or hook left something of another shape.
         """
-        if kind != "tool":
+        if kind in HTTP_KINDS:
             body = response["body"]
             if body is not None and "chunks" in body:
                 body = self._streamed(operation, body)
             headers = self.redactor.response_headers(response["headers"])
             response = {**response, "headers": headers, "body": body}
+        elif kind == "process":
+            response = {**response, **{name: self._output(response[name]) for name in ("stdout", "stderr")}}
         return self._part(kind, response, fault=response_fault)
 
     def _streamed(self, operation: _genai.Operation | None, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,9 +93,31 @@ class Screen:
         edited = body if text == frames else _eventstream.with_text(body, text) or body
         return {**edited, "message": _genai.assemble(operation, text)}
 
+    def _output(self, body: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """What came out of a child, its chunks counted anew where something was taken out of them."""
+        if body is None or "chunks" not in body:
+            return body
+        if "text" in body:
+            text, chunks = self.redactor.stream(body["text"], body["chunks"])
+            return {**body, "text": text, "chunks": list(chunks)}
+        # Where in packed bytes the borders are now is not known.
+        clean: Mapping[str, Any] = self.redactor.value({"base64": body["base64"]})
+        return body if clean["base64"] == body["base64"] else clean
+
     def tree(self, tree: SpanTree) -> SpanTree:
         """A tree whose foreign spans are redacted; ours were when they were made."""
         return SpanTree(tuple(span if span.scope == OWN_SCOPE else self._foreign(span) for span in tree))
+
+    def told(self, tree: SpanTree) -> SpanTree:
+        """A tree that another process tells of: it was redacted there, by what was known there."""
+        return SpanTree(tuple(self._told(span) for span in tree))
+
+    def _told(self, span: Span) -> Span:
+        exchange = span.exchange
+        if exchange is not None:
+            exchange = replace(exchange, request=self.redactor.value(dict(exchange.request)))
+        # Of answers the bytes are counted; what is left in one stops the cassette from being written.
+        return replace(self._foreign(span), exchange=exchange)
 
     def _part(
         self, kind: str, part: Mapping[str, Any], *, fault: Callable[[str, Any], Fault | None]
@@ -131,14 +158,11 @@ class Screen:
 
 def _laid_out_anew(part: Mapping[str, Any]) -> Mapping[str, Any]:
     """A part whose key orders describe what redaction left of it, not what was there before."""
-    body = part.get("body")
-    if isinstance(body, Mapping) and "layout" in body:
-        return {**part, "body": {**body, "layout": relayout(body["json"], body["layout"])}}
-    if "order" in part:
-        bare = {key: value for key, value in sorted(part.items()) if key != "order"}
-        order = order_of(bare)
-        return {**bare, "order": order} if order else bare
-    return part
+    for name in ("body", "stdout", "stderr"):
+        body = part.get(name)
+        if isinstance(body, Mapping) and "layout" in body:
+            part = {**part, name: {**body, "layout": relayout(body["json"], body["layout"])}}
+    return ordered(part) if "order" in part else part
 
 
 def _redactor(settings: Settings) -> Redactor:

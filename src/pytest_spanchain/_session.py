@@ -25,10 +25,12 @@ class Session:
 
     Args:
         said: what was said about the record mode.
+        homes: where the user's project is: the directory that pytest was called in, and its root directory.
     """
 
-    def __init__(self, said: Said) -> None:
+    def __init__(self, said: Said, *, homes: tuple[str, ...] = ()) -> None:
         self.said = said
+        self.homes = homes
         self.wanted: frozenset[str] = frozenset()
         """Names of the fixtures that marked tests ask for."""
         self.errors: list[BaseException] = []
@@ -51,20 +53,24 @@ class Session:
 
     def enter(self, fixture: str) -> None:
         """From here on, a fixture that outlives tests is set up or torn down."""
-        self._fixtures.append(fixture)
+        with self._lock:
+            self._fixtures.append(fixture)
 
     def leave(self, fixture: str) -> None:
         """From here on, it no longer is; safe to call twice."""
-        if fixture in self._fixtures:
-            self._fixtures.remove(fixture)
+        with self._lock:
+            if fixture in self._fixtures:
+                self._fixtures.remove(fixture)
 
     def met(self, host: str) -> None:
         """A request goes out that no run owns.
 
         What a fixture asks of this machine is not counted: fixtures start servers and wait for them.
         """
-        if self._fixtures and not is_loopback(host):
-            with self._lock:
+        if is_loopback(host):
+            return
+        with self._lock:  # the fixture may be over meanwhile: the call may be a thread's
+            if self._fixtures:
                 self._calls[self._fixtures[-1]] = self._calls.get(self._fixtures[-1], 0) + 1
 
     def take(self, *, over: bool = False) -> list[dict[str, Any]]:
@@ -102,9 +108,9 @@ def current() -> Session | None:
     return _open[-1] if _open else None
 
 
-def begin(said: Said) -> Session:
-    """A session begins."""
-    session = Session(said)
+def begin(said: Said, *, homes: tuple[str, ...] = ()) -> Session:
+    """A session begins; the arguments are those of ``Session``."""
+    session = Session(said, homes=homes)
     _open.append(session)
     return session
 

@@ -64,8 +64,12 @@ class Settings:
         allow_hosts: hosts (``localhost`` stands for loopback) and Unix sockets (``unix:/run/db/*``) that may be
             contacted live in replay.
         redact: key names, JSON paths (with a dot) or ``re:<pattern>`` to replace before anything is stored.
+        commands: child processes to record: globs on the command line (``git *``), or on the text given to a shell.
+        command_env: names (globs) of environment variables that matter to them beside those that they are given.
         exact: kinds of volatile values (``VOLATILE``) that are compared as they are all the same.
         eval_id: groups runs of one evaluation; the node id without parameters by default.
+        unfound: what it is that the model asked for a tool of which no call was met: a ``note`` (the default), or
+            reason to ``fail``. Where no tools are looked for, none are missed.
     """
 
     mode: RecordMode = RecordMode.NONE
@@ -76,8 +80,11 @@ class Settings:
     ignore_attributes: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     redact: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    command_env: tuple[str, ...] = ()
     exact: tuple[str, ...] = ()
     eval_id: str = ""
+    unfound: str = "note"
 
     @property
     def listed_tools(self) -> tuple[Any, ...]:
@@ -99,6 +106,10 @@ AUTO, OFF = "auto", "off"
 TOOL_WORDS = (AUTO, OFF)
 """What ``tools`` may say besides naming functions."""
 
+NOTE, FAIL = "note", "fail"
+UNFOUND_WORDS = (NOTE, FAIL)
+"""What ``unfound`` may say."""
+
 VOLATILE = {
     "clock": "the date and the time of the run",
     "uuid": "a uuid that the process has just made",
@@ -114,7 +125,17 @@ VOLATILE = {
 _HOST = re.compile(r"[^\W_]([\w.-]*\w)?")
 
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
-LIST_SETTINGS = ("tools", "run", "ignore", "ignore_attributes", "allow_hosts", "redact", "exact")
+LIST_SETTINGS = (
+    "tools",
+    "run",
+    "ignore",
+    "ignore_attributes",
+    "allow_hosts",
+    "redact",
+    "commands",
+    "command_env",
+    "exact",
+)
 INI_PREFIX = "spanchain_"
 INI_NAMES = tuple(INI_PREFIX + ("record_mode" if name == "mode" else name) for name in SETTING_NAMES)
 
@@ -189,6 +210,8 @@ def resolve(
                 merged[name] = merged.get(name, ()) + _as_tuple(value, name=name, where=where)
             elif not isinstance(value, str) or not value:
                 raise UsageError(f"{where}: {name} takes a non-empty text, not {value!r}")
+            elif name == "unfound" and value not in UNFOUND_WORDS:
+                raise UsageError(f"{where}: unfound: there is no {value!r}{nearest(value, UNFOUND_WORDS)}")
             else:
                 merged[name] = value
     return Settings(mode=_mode(marker=marker, cli_mode=cli_mode, fixture=fixture, ini=ini, ci=ci), **merged)
@@ -232,6 +255,10 @@ def _problem(name: str, text: str) -> str:
         if text.startswith("unix:") or is_address(text) or _HOST.fullmatch(text):
             return ""
         return f"{text!r} is no host name or address (without scheme, port and path), and no unix:<glob of a path>"
+    if name == "commands":
+        return "" if text == text.strip() else f"no command line begins or ends with a blank: {text!r}"
+    if name == "command_env":
+        return f"{text!r} is no name of a variable" if "=" in text else ""
     if name == "exact":
         return "" if text in VOLATILE else f"there is no kind of volatile value {text!r}{nearest(text, VOLATILE)}"
     if name not in ("ignore", "redact"):

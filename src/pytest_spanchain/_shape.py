@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-REQUEST_PARTS = ("method", "url", "headers", "body", "arguments")
+REQUEST_PARTS = ("method", "url", "headers", "body", "arguments", "server", "params", "argv", "cwd", "env", "stdin")
 """Keys of all requests: where a path into a request may start."""
 
 
@@ -105,6 +105,20 @@ def _is_sent(one: Any) -> bool:
     return type(one) is list and len(one) == 3 and type(one[0]) is int and one[1] in ("send", "throw")
 
 
+_MARKS = {"asks", "late", "withdrawn"}
+
+
+def _is_message(one: Any) -> bool:
+    return (
+        type(one) is dict
+        and type(one.get("method")) is str
+        and (one.get("params") is None or type(one["params"]) is dict)
+        and one.keys() - _MARKS == {"method", "params"}
+        and all(one[key] is True for key in one.keys() & _MARKS)
+    )
+
+
+_ARGUMENTS = Rule(lambda value: type(value) is list and all(type(one) is str for one in value), "a list of texts")
 _TEXTS = Rule(
     lambda value: type(value) is dict and all(type(text) is str for text in value.values()), "a mapping of texts"
 )
@@ -136,58 +150,153 @@ _TOOL_EXTRA: Rules = {
 _ERROR: Rules = {"type": TEXT, "message": TEXT}
 
 
+_MESSAGES = Rule(
+    lambda value: type(value) is list and all(map(_is_message, value)),
+    'a list of messages: "method", "params" and, where it applies, "asks", "late" and "withdrawn"',
+)
+_MCP_REQUEST: Rules = {"server": TEXT, "method": TEXT, "params": optional(MAPPING)}
+_MCP_RESPONSE: Rules = {
+    "result": ANY,
+    "error": optional(MAPPING),
+    "end": one_of("complete", "closed", "cancelled", "error"),
+    "arrived": _MESSAGES,
+}
+_REFUSAL: Rules = {"code": INTEGER, "message": TEXT, "data": ANY}
+_CALLBACK_REQUEST: Rules = {"method": TEXT, "params": optional(MAPPING)}
+_CALLBACK_RESPONSE: Rules = {"result": ANY, "error": optional(MAPPING)}
+_PROCESS_REQUEST: Rules = {"argv": _ARGUMENTS, "cwd": optional(TEXT), "env": _TEXTS, "stdin": optional(MAPPING)}
+_PROCESS_RESPONSE: Rules = {
+    "exit": optional(INTEGER),
+    "stdout": optional(MAPPING),
+    "stderr": optional(MAPPING),
+    "turns": TEXT,
+    "end": one_of("complete", "closed", "cancelled", "error"),
+    "error": optional(MAPPING),
+}
+
+
 def request_fault(kind: str, request: Any) -> Fault | None:
-    """The first departure of the request of a ``model``, ``tool`` or ``http`` exchange from its shape."""
-    return next(_request_faults(kind, request), None)
+    """The first departure of an exchange's request from the shape of its kind."""
+    return next(_REQUESTS[kind](request), None)
 
 
 def response_fault(kind: str, response: Any) -> Fault | None:
-    """The first departure of a response from its shape."""
-    return next(_response_faults(kind, response), None)
+    """The first departure of a response from the shape of its kind."""
+    return next(_RESPONSES[kind](response), None)
 
 
-def _request_faults(kind: str, request: Any) -> Iterator[Fault]:
-    if kind == "tool":
-        yield from faults(request, _TOOL_REQUEST)
-        return
+# A consumer stops at the first fault, so whatever runs after the first line of these has the right keys and types.
+
+
+def _tool_request(request: Any) -> Iterator[Fault]:
+    yield from faults(request, _TOOL_REQUEST)
+
+
+def _tool_response(response: Any) -> Iterator[Fault]:
+    yield from faults(response, _TOOL_RESPONSE, extra=_TOOL_EXTRA)
+    if "error" in response:
+        # What stopped a call from outside is no answer of the tool's, and is not kept.
+        value = {} if response.get("end") == "closed" else {"value": ANY}
+        yield from faults(response["error"], {**_ERROR, **value}, prefix="error.")
+
+
+def _http_request(request: Any) -> Iterator[Fault]:
     yield from faults(request, _HTTP_REQUEST)
-    # A consumer stops at the first fault, so whatever runs from here on has the right keys and types.
-    if request["body"] is not None:
-        yield from _body_faults(request["body"], answered=False)
+    yield from _body_faults(request["body"], "body", answered=False)
 
 
-def _response_faults(kind: str, response: Any) -> Iterator[Fault]:
-    if kind == "tool":
-        yield from faults(response, _TOOL_RESPONSE, extra=_TOOL_EXTRA)
-        if "error" in response:
-            # What stopped a call from outside is no answer of the tool's, and is not kept.
-            value = {} if response.get("end") == "closed" else {"value": ANY}
-            yield from faults(response["error"], {**_ERROR, **value}, prefix="error.")
-        return
+def _http_response(response: Any) -> Iterator[Fault]:
     yield from faults(response, _HTTP_RESPONSE)
-    if response["body"] is not None:
-        yield from _body_faults(response["body"], answered=True)
-    if response["error"] is not None:
-        yield from faults(response["error"], _ERROR, prefix="error.")
+    yield from _body_faults(response["body"], "body", answered=True)
+    yield from _error_faults(response["error"])
 
 
-def _body_faults(body: dict[str, Any], *, answered: bool) -> Iterator[Fault]:
+def _mcp_request(request: Any) -> Iterator[Fault]:
+    yield from faults(request, _MCP_REQUEST)
+
+
+def _mcp_response(response: Any) -> Iterator[Fault]:
+    yield from faults(response, _MCP_RESPONSE, extra={"order": TEXT, "stderr": MAPPING})
+    if "stderr" in response:
+        yield from faults(response["stderr"], {"text": TEXT, "bytes": COUNT}, prefix="stderr.")
+    yield from _refusal_faults(response["error"])
+
+
+def _agent_response(response: Any) -> Iterator[Fault]:
+    yield from faults(response, _MCP_RESPONSE, extra={"order": TEXT})
+    yield from _refusal_faults(response["error"])
+
+
+def _callback_request(request: Any) -> Iterator[Fault]:
+    yield from faults(request, _CALLBACK_REQUEST)
+
+
+def _callback_response(response: Any) -> Iterator[Fault]:
+    yield from faults(response, _CALLBACK_RESPONSE)
+    yield from _refusal_faults(response["error"])
+
+
+def _process_request(request: Any) -> Iterator[Fault]:
+    yield from faults(request, _PROCESS_REQUEST)
+    yield from _body_faults(request["stdin"], "stdin", answered=False)
+
+
+def _process_response(response: Any) -> Iterator[Fault]:
+    yield from faults(response, _PROCESS_RESPONSE)
+    yield from _body_faults(response["stdout"], "stdout", answered=True)
+    yield from _body_faults(response["stderr"], "stderr", answered=True)
+    yield from _error_faults(response["error"])
+
+
+_REQUESTS: Mapping[str, Callable[[Any], Iterator[Fault]]] = {
+    "model": _http_request,
+    "http": _http_request,
+    "tool": _tool_request,
+    "mcp": _mcp_request,
+    "callback": _callback_request,
+    "agent": _mcp_request,
+    "process": _process_request,
+}
+_RESPONSES: Mapping[str, Callable[[Any], Iterator[Fault]]] = {
+    "model": _http_response,
+    "http": _http_response,
+    "tool": _tool_response,
+    "mcp": _mcp_response,
+    "callback": _callback_response,
+    "agent": _agent_response,
+    "process": _process_response,
+}
+
+
+def _error_faults(error: Any) -> Iterator[Fault]:
+    if error is not None:
+        yield from faults(error, _ERROR, prefix="error.")
+
+
+def _refusal_faults(error: Any) -> Iterator[Fault]:
+    if error is not None:
+        yield from faults(error, _REFUSAL if "code" in error else _ERROR, prefix="error.")
+
+
+def _body_faults(body: dict[str, Any] | None, name: str, *, answered: bool) -> Iterator[Fault]:
+    if body is None:
+        return
     forms = [key for key in ("json", "text", "base64") if key in body]
     if len(forms) != 1:
-        yield Fault("body", "must hold one of json, text and base64")
+        yield Fault(name, "must hold one of json, text and base64")
         return
     form = forms[0]
     if form == "json":
         # Requests are only compared: nobody needs their bytes again.
-        yield from faults(body, {form: ANY, **({"layout": TEXT} if answered else {})}, prefix="body.")
+        yield from faults(body, {form: ANY, **({"layout": TEXT} if answered else {})}, prefix=f"{name}.")
         return
     streamed = _STREAMED if "chunks" in body else {}
-    yield from faults(body, {form: TEXT, **streamed}, prefix="body.")
+    yield from faults(body, {form: TEXT, **streamed}, prefix=f"{name}.")
     size = _size(form, body[form])
     if size is None:
-        yield Fault("body.base64", "must be base64")
+        yield Fault(f"{name}.base64", "must be base64")
     elif streamed and sum(body["chunks"]) != size:
-        yield Fault("body.chunks", f"must add up to the {size} bytes of the body")
+        yield Fault(f"{name}.chunks", f"must add up to the {size} bytes of the body")
 
 
 def _size(form: str, text: str) -> int | None:

@@ -104,10 +104,13 @@ _here = _Thread()
 _held: ContextVar[tuple[object, Strand] | None] = ContextVar("spanchain_strand", default=None)
 """The strand that a context belongs to, and the mark of the thread where that was so: contexts travel."""
 _tasks: WeakKeyDictionary[asyncio.Task[Any], Strand] = WeakKeyDictionary()
+_on_behalf: ContextVar[Strand | None] = ContextVar("spanchain_on_behalf", default=None)
 
 
 def current() -> Strand:
     """The strand that is running."""
+    if (other := _on_behalf.get()) is not None:
+        return other
     held = _held.get()
     try:
         task = asyncio.current_task()
@@ -145,6 +148,16 @@ def create_task(create: Callable[[], asyncio.Task[T]], *, context: Context | Non
     if not task.done() and strand.claim():
         _adopt(task, strand)
     return task
+
+
+@contextmanager
+def on_behalf(strand: Strand) -> Iterator[None]:
+    """Take a step for another strand, which waits for it meanwhile: one of its own, as far as order goes."""
+    token = _on_behalf.set(strand)
+    try:
+        yield
+    finally:
+        _on_behalf.reset(token)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ._model import EXCHANGE_KINDS
+
 WIDTH = 100
 """Longest name that is shown whole."""
 
@@ -88,7 +90,7 @@ def _tokens(attributes: Mapping[str, Any]) -> str:
 
 def _by_kind(spans: list[Mapping[str, Any]]) -> list[str]:
     kinds = [span["kind"] for span in spans]
-    return [f"{kinds.count(kind)} {kind}" for kind in ("model", "tool", "http") if kind in kinds]
+    return [f"{kinds.count(kind)} {kind}" for kind in EXCHANGE_KINDS if kind in kinds]
 
 
 def _plural(count: int, noun: str) -> str:

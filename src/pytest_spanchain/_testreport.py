@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from . import _options, _session
 from ._items import MARKER, command
+from ._model import DeviationKind
 from .errors import CassetteError, LiveCallError, MissError, RunClosedError
 
 if TYPE_CHECKING:
@@ -21,9 +23,20 @@ if TYPE_CHECKING:
 WORKER_KEY = "spanchain_counts"
 """What an xdist worker says at its end."""
 
+_KEY_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_(?:API_)?(?:KEY|TOKEN)(?:_ID)?\b")
+_KEY_WORDS = re.compile(r"\bapi[ _-]?key\b|\bauth[ _-]?token\b|\bcredentials\b", re.IGNORECASE)
+_KEYS = "such as ANTHROPIC_API_KEY, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY"
 
-def lines(item: pytest.Item, run: Run, *, color: bool = False) -> list[str]:
-    """Why a run fails, or what a re-recording changed."""
+
+def lines(item: pytest.Item, run: Run, *, color: bool = False, acceptable: bool = True) -> list[str]:
+    """Why a run fails, or what a re-recording changed.
+
+    Args:
+        item: the test.
+        run: its run.
+        color: whether the terminal shows colour.
+        acceptable: whether the live trace could be the next golden one.
+    """
     from ._report import report
 
     if run.refusal is not None:
@@ -31,7 +44,7 @@ def lines(item: pytest.Item, run: Run, *, color: bool = False) -> list[str]:
     assert run.verdict is not None
     return report(
         run.verdict,
-        accept=command(item, f"{_options.OPTION}=rewrite"),
+        accept=command(item, f"{_options.OPTION}=rewrite") if acceptable else "",
         closer=command(item, "-vv"),
         root=item.config.rootpath,
         verbosity=item.config.get_verbosity(),
@@ -48,12 +61,59 @@ def add_section(report: pytest.TestReport, text: str) -> None:
         report.sections.append(("spanchain", text))
 
 
-def colour(item: pytest.Item, run: Run, report: pytest.TestReport) -> None:
-    """Colour a failure that is ours where the terminal shows colour."""
-    reporter = item.config.pluginmanager.get_plugin("terminalreporter")  # there is none in an xdist worker
-    if reporter is not None and getattr(item.config.get_terminal_writer(), "hasmarkup", False):
-        plain, colored = (lines(item, run, color=color) for color in (False, True))
-        report.longrepr = _Words("\n".join(plain), colored="\n".join(colored))  # type: ignore[assignment]
+def add_verdict(item: pytest.Item, run: Run, report: pytest.TestReport, *, error: BaseException | None) -> None:
+    """Say what a run came to beside a failure that is not ours, which may be why it came to that.
+
+    Args:
+        item: the test.
+        run: its run.
+        report: the failed test's.
+        error: what the test, or a fixture of it, raised.
+    """
+    verdict = run.verdict
+    assert verdict is not None
+    raised = isinstance(error, Exception) and not isinstance(error, AssertionError)  # not what the test says itself
+    causes = [one for one in verdict.deviations if one.failing and not one.consequence]
+    unmade = raised and all(one.kind is DeviationKind.SPAN_REMOVED for one in causes)
+    if not unmade or verdict.attempts or verdict.errors:
+        said = lines(item, run)
+    elif any(span.exchange for span in verdict.live):
+        said = lines(item, run, acceptable=False)
+    else:
+        phase = "the setup" if report.when == "setup" else "the test"
+        said = [f"spanchain: nothing was compared with the cassette: {phase} failed before the first recorded call"]
+    if run.replays and raised and (hint := _key_hint(error)):
+        said.append(hint)
+    add_section(report, "\n".join(said))
+
+
+def _key_hint(error: BaseException | None) -> str:
+    """What to do about a client that cannot be made, or used, without a key."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        names = [name for name in _KEY_NAME.findall(str(error)) if name not in os.environ]
+        if names or _KEY_WORDS.search(str(error)):
+            which = names[0] if names else f"the environment variable that it reads ({_KEYS})"
+            return f"hint: a replay needs no real key, but this client insists on one: set {which} to any text"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def set_failed(item: pytest.Item, run: Run, report: pytest.TestReport) -> None:
+    """Let the report of a test fail in our words: coloured where the terminal is, in summaries the first line only."""
+    # From an xdist worker only pytest's own reports travel whole.
+    shown = item.config.pluginmanager.has_plugin("terminalreporter") and not hasattr(item.config, "workerinput")
+    coloured = shown and getattr(item.config.get_terminal_writer(), "hasmarkup", False)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    report.outcome = "failed"
+    if crash is not None and not coloured:
+        crash.message = crash.message.partition("\n")[0]
+        for traceback, *_ in getattr(report.longrepr, "chain", ()):
+            traceback.extraline = None  # all its frames are ours, and hidden: that is not worth a line
+        return
+    plain, colored = ("\n".join(lines(item, run, color=color)) for color in (False, coloured))
+    report.longrepr = _Words(plain, colored=colored) if shown else plain  # type: ignore[assignment]
 
 
 def counts(verdict: Verdict, *, skipped: bool, told: Callable[[], list[str]]) -> dict[str, Any]:
@@ -177,10 +237,11 @@ class SessionLine:
         """Which volatile values were not compared; to whoever wants to see everything, also where."""
         if not self._volatile:
             return []
-        kinds = Counter(kind for kind, _ in self._volatile)
-        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        from ._render.aside import aside
+
+        said = [f"spanchain: {text}" for text in aside(kind for kind, _ in self._volatile)]
         where = [f"  {kind}: {text}" for kind, text in self._volatile] if self._config.get_verbosity() > 1 else []
-        return [f"spanchain: not compared, supplied by the runs' own contexts: {counted}", *where]
+        return [*said, *where]
 
     def _rivals(self) -> list[str]:
         """Here and not at collection, which an xdist controller leaves to its workers."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._compare import compare
 from ._model import Deviation, Span, SpanTree
 from ._run import Run
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -95,6 +98,22 @@ class CassetteHandle:
         """Record a function: the returned one is to be handed to the agent."""
         wrapped: F = self._tool(fn)
         return wrapped
+
+    def gateway(self, *, upstreams: Mapping[str, str] | None = None) -> Gateway:
+        """A loopback endpoint that records and replays what a child process in any language asks of models.
+
+        Use it as a context manager, around the child's whole life, and give the child ``gateway.env``.
+
+        Args:
+            upstreams: base URLs by name (``openai``, ``anthropic``, ``gemini``, or any other); by default those that
+                the environment names, else the public ones.
+
+        Raises:
+            UsageError: an upstream's name or URL cannot be one.
+        """
+        from .gateway import Gateway
+
+        return Gateway(self._run, upstreams=upstreams)
 
     def _trace(self, tree: SpanTree, label: str) -> Trace:
         return Trace(tree, label=label, ignored_attributes=frozenset(self._run.settings.ignore_attributes))

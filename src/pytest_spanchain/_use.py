@@ -10,8 +10,9 @@ from typing import Any
 
 from . import _session, _testreport, boundaries
 from ._options import OPTION, under_ci
+from ._plan import make_plan
 from ._report import report
-from ._run import open_run
+from ._run import Run
 from ._settings import Settings, resolve
 from ._trace import CassetteHandle
 from ._verdict import Verdict
@@ -28,7 +29,8 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
             which this runs: what its command line says, or else its ini file, under CI the command line only; without
             pytest, ``none``.
         name: what the cassette says it belongs to; the file's name by default.
-        tools, run, ignore, ignore_attributes, allow_hosts, redact, exact, eval_id: as in ``@pytest.mark.cassette``.
+        tools, run, ignore, ignore_attributes, allow_hosts, redact, commands, command_env, exact, eval_id, unfound: as
+            in ``@pytest.mark.cassette``.
 
     Raises:
         CassetteError: at entry, if the cassette is missing, unreadable, broken or incomplete.
@@ -53,8 +55,11 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
         ignore_attributes: Sequence[str] = (),
         allow_hosts: Sequence[str] = (),
         redact: Sequence[str] = (),
+        commands: Sequence[str] = (),
+        command_env: Sequence[str] = (),
         exact: Sequence[str] = (),
         eval_id: str | None = None,
+        unfound: str | None = None,
     ) -> None:
         self._path = Path(path)
         self._name = name or self._path.name
@@ -65,8 +70,11 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
             "ignore_attributes": ignore_attributes,
             "allow_hosts": allow_hosts,
             "redact": redact,
+            "commands": commands,
+            "command_env": command_env,
             "exact": exact,
             **({"eval_id": eval_id} if eval_id else {}),
+            **({"unfound": unfound} if unfound is not None else {}),
         }
         self._session = _session.current()
         self._settings = self._resolved(given, mode)
@@ -85,7 +93,7 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
     def __enter__(self) -> CassetteHandle:
         __tracebackhide__ = True
         command = self._command and f"{self._command}once"
-        self._run = open_run(nodeid=self._name, path=self._path, settings=self._settings, command=command)
+        self._run = Run(make_plan(nodeid=self._name, path=self._path, settings=self._settings, command=command))
         if self._run.refusal is not None:
             self._judge(passed=False)
             raise self._run.refusal

@@ -14,12 +14,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _store
-from ._model import Cassette
-from ._volatile import Context, occurrences
+from ._model import Cassette, SpanTree
+from ._volatile import Context, Volatile, occurrences
 from .errors import CassetteError, CassetteMissing, CassetteUnreadable
+
+if TYPE_CHECKING:
+    from ._judge import Judgement
 
 CLEAN, FAILS, USAGE, UNREADABLE = 0, 1, 2, 3
 READER_GONE = 128 + 13  # SIGPIPE
@@ -209,27 +212,54 @@ def _volatile_values(cassette: Cassette) -> Iterator[str]:
 
 
 def _diff(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from . import _compare, _render
+    from . import _render
+    from ._render.aside import aside
+    from ._render.terminal import escape
 
     try:
         golden, live = _store.load(arguments.golden), _store.load(arguments.live)
+        judged = _judged(golden, live, durations=arguments.durations)
     except CassetteError as error:
         return _refused(error)
-    deviations = _compare.compare(golden.tree, live.tree, durations=arguments.durations)
-    if not deviations:
-        print("no deviations")
+    substitutions = list(dict.fromkeys(judged.substitutions))  # a history says everything again in every request
+    extra = [f"note: {text}" for text in aside(one.kind for _, one in substitutions)]
+    if judged.left_out:
+        extra.append(f"note: left out, recorded in only one of the two: {', '.join(judged.left_out)}")
+    if arguments.verbose > 1:
+        extra += [f"  {one.kind}: {name}: {one.path}: {one.golden} is now {one.live}" for name, one in substitutions]
+    if not judged.deviations:
+        print("\n".join(map(escape, ["no deviations", *extra])))
         return CLEAN
+    closer = ("look closer", f"spanchain diff -vv {arguments.golden} {arguments.live}")
     lines = _render.report(
-        deviations,
-        golden=golden.tree,
-        live=live.tree,
+        judged.deviations,
+        golden=judged.golden or SpanTree(),
+        live=judged.live,
         cassette=str(arguments.golden),
-        commands=[("look closer", f"spanchain diff -vv {arguments.golden} {arguments.live}")],
+        commands=[closer] if arguments.verbose < 2 else [],
+        extra=extra,
         verbosity=arguments.verbose,
         color=sys.stdout.isatty(),
     )
     print("\n".join(lines))
-    return FAILS if any(deviation.failing for deviation in deviations) else CLEAN
+    return FAILS if any(deviation.failing for deviation in judged.deviations) else CLEAN
+
+
+def _judged(golden: Cassette, live: Cassette, *, durations: bool) -> Judgement:
+    """Compare two recordings as a re-recording is compared with what it replaces, without the settings of the user."""
+    from ._judge import Judge
+    from ._normalise import Normaliser
+
+    then, now = (Context.from_plain(one.header.recorder.get("context")) for one in (golden, live))
+    judge = Judge(
+        golden,
+        normaliser=Normaliser(),
+        volatile=Volatile(then, lambda: now),
+        ignored_attributes=frozenset(),
+        hook=None,
+        served=False,
+    )
+    return judge.judge(live.tree, scopes=frozenset(live.header.recorder.get("scopes", ())), durations=durations)
 
 
 def _refused(error: CassetteError) -> int:

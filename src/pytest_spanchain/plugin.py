@@ -11,56 +11,26 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from . import _async, _fresh, _items, _options, _session, _settings, _testreport
+from . import _async, _fresh, _items, _life, _options, _session, _settings, _testreport
+from ._life import Life
 from .errors import UsageError
 
 if TYPE_CHECKING:
-    from ._aftermath import Aftermath
-    from ._run import Run
     from ._trace import CassetteHandle
-    from ._verdict import Verdict
+
+__tracebackhide__ = True  # pytest looks among a frame's globals, too: a user's failure is not about these hooks
 
 FIXTURE_PLUGIN = "spanchain-cassette-fixture"
 LINE_PLUGIN = "spanchain-session-line"
 
 
-@dataclass(eq=False)
-class Active:
-    """The run of the item that is being run.
-
-    Args:
-        run: the run.
-        stack: what is in place around it.
-        context: what the setup or the teardown of function-scoped fixtures is in.
-        body_over: whether the test's body has ended, so that reports of the call phase are of the test itself.
-        subtests_passed: whether no sub-test has failed.
-        suspended: whether a fixture is being set up that outlives the test; it may ask for others meanwhile.
-        failure: the failure that says why the run fails.
-        aftermath: of a recording whose verdict is given.
-    """
-
-    run: Run
-    stack: ExitStack
-    context: ExitStack
-    body_over: bool = False
-    subtests_passed: bool = True
-    suspended: bool = False
-    failure: BaseException | None = None
-    aftermath: Aftermath | None = None
-
-    def entered(self) -> AbstractContextManager[None]:
-        """Make the calling context part of the run, or of what comes after it."""
-        return self.run.entered() if self.aftermath is None else self.aftermath.entered()
-
-
-ACTIVE = pytest.StashKey[Active]()
+LIFE = pytest.StashKey[Life]()
 SETUP = pytest.StashKey[ExitStack]()
 CURRENT_ITEM = pytest.StashKey["pytest.Item | None"]()
 SAID = pytest.StashKey[_options.Said]()
@@ -81,13 +51,14 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options and ini keys whose names are ours alone."""
+    # The first hook that is called of a plugin that has just been loaded, also by a conftest.
+    _fresh.watch_makers()
     _options.add(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
     """``--record-mode``: by now every installed plugin has added its options."""
-    _fresh.watch_makers()
     _options.add_shared(parser, early_config=early_config, args=args)
 
 
@@ -97,14 +68,15 @@ def pytest_configure(config: pytest.Config) -> None:
     what = "record model and tool I/O of this test once, replay it, compare the span tree"
     marker = f"{_items.MARKER}({names}): {what}"
     config.addinivalue_line("markers", marker)
-    _fresh.watch_makers()
+    _fresh.saw("cwd", str(config.rootpath))
     config.stash[CURRENT_ITEM] = None
     try:
         _options.check_ini(config)
         config.stash[SAID] = _options.said(config)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
-    session = config.stash[SESSION] = _session.begin(config.stash[SAID])
+    homes = tuple(map(str, (config.invocation_params.dir, config.rootpath)))
+    session = config.stash[SESSION] = _session.begin(config.stash[SAID], homes=homes)
     config.add_cleanup(lambda: _session.end(session))
     plugins = config.pluginmanager
     plugins.register(_testreport.SessionLine(config, marker=marker, session=session), LINE_PLUGIN)
@@ -167,12 +139,12 @@ def spanchain_config() -> Mapping[str, Any]:
 def _spanchain_run(request: pytest.FixtureRequest, spanchain_config: Mapping[str, Any]) -> Iterator[None]:
     """The first function-scoped fixture of a marked test: the others are set up and torn down inside its run."""
     item = request.node
-    active = _start(item, spanchain_config)
-    active.context = item.stash[SETUP]
-    active.context.enter_context(active.run.entered())
+    life = _start(item, spanchain_config)
+    life.context = item.stash[SETUP]
+    life.context.enter_context(life.run.entered())
     yield
     # What is torn down after this outlives the test, so it is none of the run's business.
-    active.context.close()
+    life.context.close()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -190,11 +162,11 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
         try:
             return (yield)
         except Exception as error:
-            active = item.stash.get(ACTIVE, None)
+            life = item.stash.get(LIFE, None)
             beside = any(error is one for one in item.config.stash[SESSION].errors)
-            if active is not None and _testreport.is_ours(error) and not beside:
-                _judge(item, active, passed=False)
-                _fail(item, active)
+            if life is not None and _testreport.is_ours(error) and not beside:
+                life.judge(passed=False)
+                _fail(life)
             raise
 
 
@@ -204,51 +176,20 @@ def pytest_fixture_setup(
 ) -> Generator[None, object, object]:
     """What outlives the test is not part of its run, whichever test happens to come first."""
     item = request.config.stash[CURRENT_ITEM]
-    active = item.stash.get(ACTIVE, None) if item is not None else None
+    life = item.stash.get(LIFE, None) if item is not None else None
     with ExitStack() as context:
         # Not the fixture's scope: outside of a class, one of class scope lives as long as the test.
         if not isinstance(request.node, pytest.Item):
-            context.enter_context(_watched(fixturedef, request))
-            if active is not None and not active.suspended and not active.run.closed:
-                context.enter_context(_suspended(active))
-        elif active is not None and _async.is_async(fixturedef.func) and "anyio_backend" in request.fixturenames:
-            context.enter_context(_async.fixture_in(fixturedef, request.instance, active.entered))
+            session = request.config.stash[SESSION]
+            if item is not None or fixturedef.argname in session.wanted:
+                context.enter_context(_life.outliving(fixturedef, session))
+            if life is not None and not life.suspended and not life.run.closed:
+                context.enter_context(life.away())
+        elif life is not None and _async.is_async(fixturedef.func) and "anyio_backend" in request.fixturenames:
+            context.enter_context(_async.fixture_in(fixturedef, request.instance, life.entered))
         value = yield
     _fresh.saw_fixture(fixturedef.argname, value)
     return value
-
-
-@contextmanager
-def _suspended(active: Active) -> Iterator[None]:
-    active.suspended = True
-    try:
-        with active.run.suspended():
-            yield
-    finally:
-        active.suspended = False
-
-
-@contextmanager
-def _watched(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> Iterator[None]:
-    """Count what a fixture that outlives tests asks of the world, now and when it is torn down."""
-    session, name = request.config.stash[SESSION], fixturedef.argname
-    if name not in session.wanted and request.config.stash[CURRENT_ITEM] is None:
-        yield  # no marked test asks for it
-        return
-    from . import boundaries
-
-    boundaries.install()
-    fixturedef.addfinalizer(lambda: session.leave(name))  # the first, so it runs after the fixture's own
-    session.enter(name)
-    try:
-        yield
-    except Exception as error:
-        if _testreport.is_ours(error):
-            session.errors.append(error)
-        raise
-    finally:
-        session.leave(name)
-    fixturedef.addfinalizer(lambda: session.enter(name))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -266,21 +207,21 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         pytest.fail(
             f"spanchain: {item.nodeid} is async, which unittest.TestCase does not run: {ISOLATED}", pytrace=False
         )
-    active = item.stash.get(ACTIVE, None) or _start(item, {})  # an item without fixtures, e.g. of another plugin
-    run = active.run
+    life = item.stash.get(LIFE, None) or _start(item, {})  # an item without fixtures, e.g. of another plugin
+    run = life.run
     try:
         if run.refusal is not None:
-            _fail(item, active)
+            _fail(life)
         with run.entered(), _async.body_in(item, run.entered):
             result = yield
     except Exception as error:
-        if not run.records and _testreport.is_ours(error) and _judge(item, active, passed=False).failing:
-            _fail(item, active)
+        if not run.records and _testreport.is_ours(error) and life.judge(passed=False).failing:
+            _fail(life)
         raise
     finally:
-        active.body_over = True
-    if not run.records and _judge(item, active, passed=active.subtests_passed).failing:
-        _fail(item, active)
+        life.body_over = True
+    if not run.records and life.judge(passed=life.subtests_passed).failing:
+        _fail(life)
     return result
 
 
@@ -290,49 +231,31 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """The last word on a run, after xfail, unittest and whoever else has changed the outcome."""
     report = yield
-    active = item.stash.get(ACTIVE, None)
-    if active is not None and call.when == "call" and not active.body_over:  # the report of a sub-test
-        active.subtests_passed = active.subtests_passed and not report.failed
+    life = item.stash.get(LIFE, None)
+    if life is not None and call.when == "call" and not life.body_over:  # the report of a sub-test
+        life.subtests_passed = life.subtests_passed and not report.failed
         return report
     counts = item.config.stash[SESSION].take()
     if notes := item.stash.get(NOTES, []):
         counts.append(_session.counts(notes=notes, test=True))
         del item.stash[NOTES]
-    if active is not None and (call.when == "call" or (call.when == "setup" and report.failed)):
-        counts.append(_last_word(item, active, call, report))
+    if life is not None and (call.when == "call" or (call.when == "setup" and report.failed)):
+        counts.append(life.last_word(call, report))
     if counts:  # extra attributes travel with the report from an xdist worker to the controller
         vars(report)["spanchain"] = counts
     return report
 
 
-def _last_word(
-    item: pytest.Item, active: Active, call: pytest.CallInfo[None], report: pytest.TestReport
-) -> dict[str, Any]:
-    """Judge a run, and let the report say so."""
-    skipped = report.skipped and not hasattr(report, "wasxfail")
-    verdict = _judge(item, active, passed=report.passed and active.subtests_passed, keep=not skipped)
-    if report.failed and call.excinfo is not None and call.excinfo.value is active.failure:
-        _testreport.colour(item, active.run, report)
-    elif report.passed and active.subtests_passed and verdict.failing:
-        report.outcome, report.longrepr = "failed", "\n".join(_testreport.lines(item, active.run))
-        vars(report).pop("wasxfail", None)
-    elif report.failed and verdict.failing:
-        _testreport.add_section(report, "\n".join(_testreport.lines(item, active.run)))
-    elif report.failed and verdict.aside is not None:
-        _testreport.add_section(report, f"the recording was kept at {verdict.aside}")
-    return _testreport.counts(verdict, skipped=skipped, told=lambda: _testreport.lines(item, active.run))
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
     """A run whose body never ran ends here; what was refused too late for the verdict is told here."""
-    active = item.stash.get(ACTIVE, None)
+    life = item.stash.get(LIFE, None)
     result = yield from _torn_down(item)
-    if active is None:
+    if life is None:
         return result
-    item.config.stash[SESSION].watch(active.run.late)
-    if active.run.late:  # refused, and swallowed
-        pytest.fail("\n".join(f"spanchain: {text}" for text in dict.fromkeys(active.run.late)), pytrace=False)
+    item.config.stash[SESSION].watch(life.run.late)
+    if life.run.late:  # refused, and swallowed
+        pytest.fail("\n".join(f"spanchain: {text}" for text in dict.fromkeys(life.run.late)), pytrace=False)
     return result
 
 
@@ -350,74 +273,33 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 
 
 def _torn_down(item: pytest.Item) -> Generator[None, object, object]:
-    """The teardown of a test's own fixtures, around which a replay lets nothing out, and a recording takes note."""
-    active = item.stash.get(ACTIVE, None)
-    if active is None:
+    life = item.stash.get(LIFE, None)
+    if life is None:
         return (yield)
-    _judge(item, active, passed=False)
-    with ExitStack() as context:
-        active.context = context
-        if not active.run.records:
-            context.enter_context(active.run.entered())  # of a closed run: calls are refused
-        else:
-            from ._aftermath import Aftermath
-
-            active.aftermath = Aftermath(active.run)
-            context.enter_context(active.aftermath.noticed())
-        del item.stash[ACTIVE]
+    with life.torn_down():
+        del item.stash[LIFE]
         item.config.stash[CURRENT_ITEM] = None
         try:
             return (yield)
         finally:
-            item.stash[NOTES] = active.aftermath.notes if active.aftermath else []
+            item.stash[NOTES] = life.notes
 
 
-def _start(item: pytest.Item, fixture: object) -> Active:
-    from . import _run, _store, boundaries
-    from ._relay import Relay
-
+def _start(item: pytest.Item, fixture: object) -> Life:
     if not isinstance(fixture, Mapping):
         pytest.fail(f"fixture spanchain_config returns a mapping, not {fixture!r}", pytrace=False)
-    stack, relay = ExitStack(), Relay(item)
     try:
-        settings = _items.resolve(item, said=item.config.stash[SAID], fixture=fixture)
-        run = _run.open_run(
-            nodeid=item.nodeid,
-            path=_store.cassette_path(item.config.rootpath / settings.directory, item.nodeid),
-            settings=settings,
-            hooks=relay.hooks(),
-            command=_items.command(item, f"{_options.OPTION}=once"),
-        )
-        relay.report_to(run.note_error)
-        stack.enter_context(boundaries.around(run))
+        life = item.stash[LIFE] = _life.start(item, said=item.config.stash[SAID], fixture=fixture)
     except UsageError as error:
         pytest.fail(f"spanchain: {error}", pytrace=False)
-    active = item.stash[ACTIVE] = Active(run, stack, context=ExitStack())
-    return active
+    return life
 
 
-def _judge(item: pytest.Item, active: Active, *, passed: bool, keep: bool = True) -> Verdict:
-    """Close the run; only the first call decides.
-
-    Args:
-        item: the test.
-        active: its run.
-        passed: whether the test passed.
-        keep: whether a recording that does not become a cassette is worth keeping.
-    """
-    if active.run.verdict is not None:
-        return active.run.verdict
-    cache = getattr(item.config, "cache", None)
-    wanted = keep and active.body_over and active.run.records
-    active.stack.close()
-    return active.run.close(passed=passed, aside=cache.mkdir("spanchain-failed") if cache and wanted else None)
-
-
-def _fail(item: pytest.Item, active: Active) -> NoReturn:
+def _fail(life: Life) -> NoReturn:
     try:
-        pytest.fail("\n".join(_testreport.lines(item, active.run)), pytrace=False)
+        pytest.fail(life.words, pytrace=False)
     except pytest.fail.Exception as failure:
-        active.failure = failure
+        life.failure = failure
         raise failure from None  # the report says what led to it
 
 
@@ -455,9 +337,9 @@ def _handle(request: pytest.FixtureRequest) -> CassetteHandle:
     from ._trace import CassetteHandle
     from .boundaries.tools import tool
 
-    active = request.node.stash.get(ACTIVE, None)
-    if active is None:
+    life = request.node.stash.get(LIFE, None)
+    if life is None:
         pytest.fail(
             f"{request.node.nodeid} uses the cassette fixture: mark it with @pytest.mark.cassette", pytrace=False
         )
-    return CassetteHandle(active.run, tool=tool)
+    return CassetteHandle(life.run, tool=tool)

@@ -413,7 +413,7 @@ async def _chunks(content: Any) -> list[bytes]:
     found, part = [], b""
     async for data, ends in content.iter_chunks():
         part += data
-        if ends:
+        if ends and part:  # 3.12 also tells of the empty one at the end, if that comes by itself
             found.append(part)
             part = b""
     return [*found, *([part] if part else [])]

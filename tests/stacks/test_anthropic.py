@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from clerk import calls
 
 import agents
-import model_replies
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
-from servers import Reply, Request
 
 STACK = Stack(
     name="anthropic",
@@ -20,14 +19,6 @@ STACK = Stack(
     records="model calls and streams, at the transport of httpx2 or httpx; tools that are plain functions, found"
     " by what the model is offered",
 )
-
-
-def shop(request: Request) -> Reply:
-    """A model that looks an order up, then says what it is."""
-    results = model_replies.tool_results(request)
-    if not results:
-        return answer(request, "Let me see.", tools=[ToolCall("lookup", {"order": "1412"})])
-    return answer(request, f"Done: {results[-1]}.")
 
 
 LOOPS: dict[str, Callable[[str], Any]] = {
@@ -38,7 +29,7 @@ LOOPS: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=list(LOOPS))
 def test_a_tool_loop(loop: Callable[[str], Any], proof: Proof) -> None:
-    proof.server.script(shop)
+    proof.server.script(calls(ToolCall("lookup", {"order": "1412"}), preface="Let me see."))
     proof.holds(lambda: loop("Where is order 1412?"), ran=["lookup 1412"])
     (cause,) = proof.breaks(lambda: loop("Where is order 1413?"))
     assert cause.kind == "input_changed"

@@ -5,22 +5,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import types
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from anthropic import Anthropic, AsyncAnthropic, beta_async_tool, beta_tool
 from anthropic.lib.tools import BetaAbstractMemoryTool, BetaToolRunner, ToolError
 from anthropic.lib.tools import _beta_functions as lib
+from clerk import ledger, repeats
 
-import model_replies
-from model_replies import ToolCall, answer
+from model_replies import ToolCall
 from proof import Proof, Stack
 from pytest_spanchain.boundaries.frameworks import anthropic_tools
 from pytest_spanchain.errors import BoundaryError
-from servers import Reply, Request
 
 STACK = Stack(
     name="anthropic tool runner",
@@ -36,29 +35,24 @@ STACK = Stack(
 CLAUDE = "claude-test"
 
 
-def _ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as ledger:
-        ledger.write(f"{line}\n")
-
-
 @beta_tool
 def lookup(order: str, depth: int = 1) -> str:
     """State of an order."""
-    _ledger(f"lookup {order} {depth}")
+    ledger(f"lookup {order} {depth}")
     return f"{order} is delivered ({os.getpid() and depth})"
 
 
 @beta_tool
 def broken(order: str) -> str:
     """Always fails."""
-    _ledger(f"broken {order}")
+    ledger(f"broken {order}")
     raise RuntimeError(f"no warehouse for {order}")
 
 
 @beta_tool
 def refuses(order: str) -> str:
     """Fails with content of its own."""
-    _ledger(f"refuses {order}")
+    ledger(f"refuses {order}")
     raise ToolError([{"type": "text", "text": f"{order} is locked"}])
 
 
@@ -66,14 +60,14 @@ def refuses(order: str) -> str:
 def blocks(order: str) -> Any:
     """Says its result piece by piece."""
     for number in range(2):
-        _ledger(f"blocks {order} {number}")
+        ledger(f"blocks {order} {number}")
         yield {"type": "text", "text": f"part {number} of {order}"}
 
 
 @beta_async_tool
 async def notify(order: str) -> str:
     """Tells the customer."""
-    _ledger(f"notify {order}")
+    ledger(f"notify {order}")
     return f"customer of {order} told"
 
 
@@ -81,22 +75,13 @@ class Memory(BetaAbstractMemoryTool):
     """A built-in tool whose commands are the user's."""
 
     def view(self, command: Any) -> str:
-        _ledger(f"view {command.path}")
+        ledger(f"view {command.path}")
         return f"{command.path} holds: likes tea"
 
     create = str_replace = insert = delete = rename = view  # type: ignore[assignment]
 
 
-def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
-    """A model that asks for these tools at once, then repeats what they said."""
-
-    def script(request: Request) -> Reply:
-        results = model_replies.tool_results(request)
-        if not results:
-            return answer(request, "Let me see.", tools=tools)
-        return answer(request, " / ".join(results))
-
-    return script
+calls = functools.partial(repeats, preface="Let me see.")
 
 
 def run(prompt: str, *tools: Any, system: str = "Be brief.", stream: bool = False) -> str:

@@ -10,18 +10,18 @@ import threading
 import time
 import urllib.request
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from wire import CLOSE, Script, Seen, WireServer, whole
+from wire import CLOSE, OnWire, Seen, whole
+from wire import on_wire as on_wire
 
 from proof import Proof, Stack
 from recording import record, replay, run
-from servers import ModelServer
 
 boto3 = pytest.importorskip("boto3")
 config = pytest.importorskip("botocore.config")
@@ -30,7 +30,7 @@ exceptions = pytest.importorskip("botocore.exceptions")
 STACK = Stack(
     name="boto3, botocore",
     dists=("boto3", "botocore", "urllib3"),
-    records="HTTP and model calls, each attempt, at urllib3's pools",
+    records="HTTP and model calls, each attempt, at urllib3's pools (boto3 1.34.116 or newer)",
     limits=(
         "of an answer's headers replay has only those that cassettes keep: ResponseMetadata has no RequestId",
         "botocore's CRT client and the AWS CLI do not use urllib3; they are refused in replay or not seen",
@@ -47,23 +47,17 @@ def session() -> Any:
     return boto3.session.Session(aws_access_key_id=KEY, aws_secret_access_key="fJ9v" * 10, region_name="eu-central-1")
 
 
-@pytest.fixture
-def on_wire(proof: Proof, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Script], WireServer]]:
-    """Puts a server of bytes in the place of the model."""
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of whoever runs the tests."""
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    made: list[WireServer] = []
 
-    def serve(script: Script) -> WireServer:
-        made.append(WireServer(script))
-        proof.server.close()
-        proof.server = cast("ModelServer", made[0])
-        return made[0]
 
-    yield serve
-    for server in made:
-        server.close()
+CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
+WHEN_REQUIRED = {name: "when_required" for name in CHECKSUMS if name in config.Config.OPTION_DEFAULTS}
+"""No checksums that nobody asked for; older releases make none."""
 
 
 def client(session: Any, url: str, service: str = "bedrock-runtime", **options: Any) -> Any:
@@ -127,7 +121,7 @@ def reply(value: Any) -> list[bytes]:
     return whole(json.dumps(value).encode(), "content-type: application/json", "x-amzn-RequestId: 7f0c-11")
 
 
-def test_converse(proof: Proof, session: Any, on_wire: Callable[[Script], WireServer]) -> None:
+def test_converse(proof: Proof, session: Any, on_wire: OnWire) -> None:
     server = on_wire(lambda seen: reply(said("It is sunny.")))
     bedrock = client(session, server.url)
 
@@ -145,9 +139,7 @@ def test_converse(proof: Proof, session: Any, on_wire: Callable[[Script], WireSe
     assert cause.kind == "input_changed"
 
 
-def test_converse_stream_is_exact_to_the_chunk(
-    proof: Proof, session: Any, on_wire: Callable[[Script], WireServer]
-) -> None:
+def test_converse_stream_is_exact_to_the_chunk(proof: Proof, session: Any, on_wire: OnWire) -> None:
     data = b"".join(streamed("It ", "is ", "☀."))
     cuts = [0, 5, 100, 101, 230, len(data)]
     chunks = [data[start:stop] for start, stop in pairwise(cuts)]
@@ -166,9 +158,7 @@ def test_converse_stream_is_exact_to_the_chunk(
     assert replay(proof.cassette, raw).value == chunks
 
 
-def test_a_stream_is_not_held_back_and_may_be_left(
-    proof: Proof, session: Any, on_wire: Callable[[Script], WireServer]
-) -> None:
+def test_a_stream_is_not_held_back_and_may_be_left(proof: Proof, session: Any, on_wire: OnWire) -> None:
     gate = threading.Event()
     start, *middle, end = in_chunks(*streamed("a", "b", "c"))
     server = on_wire(lambda seen: [start, middle[0], middle[1], gate, *middle[2:], end])
@@ -189,7 +179,7 @@ def test_a_stream_is_not_held_back_and_may_be_left(
     assert proof.breaks(lambda: agent(2))
 
 
-def test_errors_in_a_stream(proof: Proof, session: Any, on_wire: Callable[[Script], WireServer]) -> None:
+def test_errors_in_a_stream(proof: Proof, session: Any, on_wire: OnWire) -> None:
     events = [*streamed("a")[:2], frame("throttlingException", {"message": "slow down"}, message="exception")]
     server = on_wire(lambda seen: in_chunks(*events))
     bedrock = client(session, server.url)
@@ -200,7 +190,7 @@ def test_errors_in_a_stream(proof: Proof, session: Any, on_wire: Callable[[Scrip
 
 @pytest.mark.parametrize("mode", ["legacy", "standard"])
 def test_throttling_is_retried_as_recorded_without_the_wait(
-    proof: Proof, session: Any, on_wire: Callable[[Script], WireServer], mode: str
+    proof: Proof, session: Any, on_wire: OnWire, mode: str
 ) -> None:
     left: list[list[Any]] = [throttled(), [CLOSE], reply(said("At last."))]
     server = on_wire(lambda seen: left.pop(0))
@@ -221,7 +211,7 @@ def test_throttling_is_retried_as_recorded_without_the_wait(
     proof.stays_untouched()
 
 
-def test_errors_are_the_services_own(proof: Proof, session: Any, on_wire: Callable[[Script], WireServer]) -> None:
+def test_errors_are_the_services_own(proof: Proof, session: Any, on_wire: OnWire) -> None:
     replies: dict[str, list[Any]] = {
         "throttled": throttled(),
         "denied": throttled("AccessDeniedException", "403 Forbidden"),
@@ -250,9 +240,7 @@ def test_errors_are_the_services_own(proof: Proof, session: Any, on_wire: Callab
     assert kinds == ["ConnectionClosedError", "ReadTimeoutError"]
 
 
-def test_a_miss_reaches_the_agent_and_is_not_retried(
-    proof: Proof, session: Any, on_wire: Callable[[Script], WireServer]
-) -> None:
+def test_a_miss_reaches_the_agent_and_is_not_retried(proof: Proof, session: Any, on_wire: OnWire) -> None:
     server = on_wire(lambda seen: reply(said("Fine.")))
     bedrock = client(session, server.url, retries={"mode": "standard", "total_max_attempts": 5})
 
@@ -265,7 +253,7 @@ def test_a_miss_reaches_the_agent_and_is_not_retried(
     assert len(changed.causes) == 1
 
 
-def test_threads_share_a_client(proof: Proof, session: Any, on_wire: Callable[[Script], WireServer]) -> None:
+def test_threads_share_a_client(proof: Proof, session: Any, on_wire: OnWire) -> None:
     def echo(seen: Seen) -> list[bytes]:
         return reply(said(json.loads(seen.body)["messages"][0]["content"][0]["text"]))
 
@@ -283,9 +271,7 @@ def test_threads_share_a_client(proof: Proof, session: Any, on_wire: Callable[[S
     assert proof.holds(agent).value == list("abcdefgh")
 
 
-def test_s3_sends_bodies_with_leave_and_reads_streams(
-    proof: Proof, session: Any, on_wire: Callable[[Script], WireServer]
-) -> None:
+def test_s3_sends_bodies_with_leave_and_reads_streams(proof: Proof, session: Any, on_wire: OnWire) -> None:
     stored: dict[str, bytes] = {}
 
     def script(seen: Seen) -> list[bytes]:
@@ -305,8 +291,7 @@ def test_s3_sends_bodies_with_leave_and_reads_streams(
         "s3",
         s3={"addressing_style": "path"},
         retries={"total_max_attempts": 1},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
+        **WHEN_REQUIRED,
     )
 
     def agent() -> Any:
@@ -326,9 +311,7 @@ def test_s3_sends_bodies_with_leave_and_reads_streams(
     assert time.monotonic() - began < 3
 
 
-def test_s3_transfers_ask_how_much_there_is(
-    proof: Proof, session: Any, on_wire: Callable[[Script], WireServer], tmp_path: Path
-) -> None:
+def test_s3_transfers_ask_how_much_there_is(proof: Proof, session: Any, on_wire: OnWire, tmp_path: Path) -> None:
     def script(seen: Seen) -> Sequence[Any]:
         if seen.method == "HEAD":
             return [b'HTTP/1.1 200 OK\r\ncontent-length: 5\r\netag: "v1"\r\n\r\n']
@@ -349,7 +332,7 @@ def test_a_presigned_url_is_the_same_whenever_it_was_signed(
     version: str,
     proof: Proof,
     session: Any,
-    on_wire: Callable[[Script], WireServer],
+    on_wire: OnWire,
 ) -> None:
     storage = client(session, on_wire(lambda seen: whole(b"report")).url, "s3", signature_version=version)
     days = iter(range(1, 9))

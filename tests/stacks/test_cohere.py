@@ -17,7 +17,7 @@ from servers import Json, Reply, Request, sse  # noqa: E402
 STACK = Stack(
     name="cohere",
     dists=("cohere", "httpx"),
-    records="chat, streams, embeddings and rerank of the second API, at httpx's transport",
+    records="chat, streams, embeddings and rerank of the second API, at httpx's transport (cohere 5.20 or newer)",
     limits=("Chat and generate of the first API are recorded as plain HTTP, not as model calls.",),
 )
 

@@ -9,13 +9,12 @@ import asyncio
 import os
 import types
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clerk import ledger, repeats
 
-import model_replies
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain.boundaries.frameworks import crewai as boundary
@@ -53,15 +52,10 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREWAI_STORAGE_DIR", str(tmp_path / "crewai"))
 
 
-def _ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as ledger:
-        ledger.write(f"{line}\n")
-
-
 @tool("look up")
 def lookup(order: str, depth: int = 1) -> dict:  # type: ignore[type-arg]
     """State of an order."""
-    _ledger(f"lookup {order} {depth}")
+    ledger(f"lookup {order} {depth}")
     return {"order": order, "state": "delivered", "depth": depth}
 
 
@@ -69,14 +63,14 @@ def lookup(order: str, depth: int = 1) -> dict:  # type: ignore[type-arg]
 async def notify(order: str) -> str:
     """Tells the customer."""
     await asyncio.sleep(0)
-    _ledger(f"notify {order}")
+    ledger(f"notify {order}")
     return f"customer of {order} told"
 
 
 @tool("broken")
 def broken(order: str) -> str:
     """Always fails."""
-    _ledger(f"broken {order}")
+    ledger(f"broken {order}")
     raise LookupError(f"no warehouse for {order}")
 
 
@@ -85,22 +79,12 @@ class Warehouse(BaseTool):  # type: ignore[misc, unused-ignore]
     description: str = "What is in stock."
 
     def _run(self, item: str) -> str:
-        _ledger(f"warehouse {item}")
+        ledger(f"warehouse {item}")
         return f"3 of {item}"
 
     async def _arun(self, item: str) -> str:
-        _ledger(f"awaited {item}")
+        ledger(f"awaited {item}")
         return f"3 of {item}, awaited"
-
-
-def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
-    """A model that asks for these tools at once, then repeats what they said."""
-
-    def script(request: Request) -> Reply:
-        said = model_replies.tool_results(request)
-        return answer(request, " / ".join(said)) if said else answer(request, tools=tools)
-
-    return script
 
 
 def crew(proof: Proof, *tools: Any, goal: str = "Find orders", **options: Any) -> Any:
@@ -118,7 +102,7 @@ TWO = (ToolCall("look_up", {"order": "1412"}), ToolCall("look_up", {"order": "14
 
 
 def test_two_calls_of_one_turn(proof: Proof) -> None:
-    proof.server.script(calls(*TWO))
+    proof.server.script(repeats(*TWO))
     recorded = proof.holds(lambda: ask(proof, lookup), ran=["lookup 1412 1", "lookup 1413 2"], in_order=False)
     assert "'order': '1413', 'state': 'delivered', 'depth': 2" in recorded.value
     (span, *_) = [span for span in recorded.verdict.live if span.kind == "tool"]
@@ -141,7 +125,7 @@ def test_another_argument(proof: Proof) -> None:
 
 def test_async_tools(proof: Proof) -> None:
     """A crew that is awaited, an async function, and a class with both forms."""
-    proof.server.script(calls(ToolCall("notify", {"order": "1"}), ToolCall("warehouse", {"item": "tea"})))
+    proof.server.script(repeats(ToolCall("notify", {"order": "1"}), ToolCall("warehouse", {"item": "tea"})))
 
     async def agent(goal: str = "Tell") -> Any:
         said = await crew(proof, notify, Warehouse(), goal=goal).akickoff()
@@ -158,14 +142,14 @@ def test_async_tools(proof: Proof) -> None:
 
 
 def test_a_tool_that_raises(proof: Proof) -> None:
-    proof.server.script(calls(ToolCall("broken", {"order": "1412"})))
+    proof.server.script(repeats(ToolCall("broken", {"order": "1412"})))
     recorded = proof.holds(lambda: ask(proof, broken), ran=["broken 1412"])
     assert "no warehouse for 1412" in recorded.value
 
 
 def test_arguments_that_do_not_fit(proof: Proof) -> None:
     """The framework refuses them before there is a call of a tool."""
-    proof.server.script(calls(ToolCall("look_up", {"order": "1", "depth": "deep"})))
+    proof.server.script(repeats(ToolCall("look_up", {"order": "1", "depth": "deep"})))
     recorded = proof.holds(lambda: ask(proof, lookup))
     assert "validation" in recorded.value
     assert not [span for span in recorded.verdict.live if span.kind == "tool"]

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from clerk import ledger, repeats
 from openai import AsyncOpenAI
 
-import model_replies
-from model_replies import ToolCall, answer
+from model_replies import ToolCall
 from proof import Proof, Stack
 from pytest_spanchain.boundaries.frameworks import fastmcp as boundary
 from pytest_spanchain.errors import BoundaryError
-from servers import Reply, Request
 
 fastmcp = pytest.importorskip("fastmcp")
 exceptions = pytest.importorskip("fastmcp.exceptions")
@@ -39,11 +37,6 @@ STACK = Stack(
 server = fastmcp.FastMCP("shop")
 
 
-def _ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as ledger:
-        ledger.write(f"{line}\n")
-
-
 @dataclass
 class State:
     order: str
@@ -53,7 +46,7 @@ class State:
 @server.tool
 def lookup(order: str, depth: int = 1) -> State:
     """State of an order."""
-    _ledger(f"lookup {order} {depth}")
+    ledger(f"lookup {order} {depth}")
     return State(order, depth)
 
 
@@ -61,7 +54,7 @@ def lookup(order: str, depth: int = 1) -> State:
 async def notify(order: str, ctx: fastmcp.Context) -> str:
     """Tells the customer."""
     await asyncio.sleep(0)
-    _ledger(f"notify {order} {ctx.fastmcp.name}")
+    ledger(f"notify {order} {ctx.fastmcp.name}")
     return f"customer of {order} told"
 
 
@@ -69,39 +62,29 @@ async def notify(order: str, ctx: fastmcp.Context) -> str:
 def pieces(order: str) -> Iterator[str]:
     """Parts of an order."""
     for number in range(2):
-        _ledger(f"pieces {order} {number}")
+        ledger(f"pieces {order} {number}")
         yield f"part {number}"
 
 
 @server.tool
 async def track(order: str) -> AsyncIterator[str]:
     """Follows an order."""
-    _ledger(f"track {order}")
+    ledger(f"track {order}")
     yield f"{order} at the door"
 
 
 @server.tool
 def broken(order: str) -> str:
     """Always fails."""
-    _ledger(f"broken {order}")
+    ledger(f"broken {order}")
     raise LookupError(f"no warehouse for {order}")
 
 
 @server.tool
 def refuses(order: str) -> str:
     """Fails with words for the model."""
-    _ledger(f"refuses {order}")
+    ledger(f"refuses {order}")
     raise exceptions.ToolError(f"{order} is locked")
-
-
-def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
-    """A model that asks for these tools at once, then repeats what they said."""
-
-    def script(request: Request) -> Reply:
-        said = model_replies.tool_results(request)
-        return answer(request, " / ".join(said)) if said else answer(request, tools=tools)
-
-    return script
 
 
 async def ask(prompt: str, *, order: str = "") -> str:
@@ -143,7 +126,7 @@ TWO = (ToolCall("lookup", {"order": "1412"}), ToolCall("lookup", {"order": "1413
 
 
 def test_two_calls_side_by_side(proof: Proof) -> None:
-    proof.server.script(calls(*TWO))
+    proof.server.script(repeats(*TWO))
     recorded = proof.holds(agent_of(), ran=["lookup 1412 1", "lookup 1413 2"], in_order=False)
     assert recorded.value == '{"order":"1412","depth":1} / {"order":"1413","depth":2}'
     proof.breaks(agent_of("Go on"))
@@ -162,14 +145,14 @@ def test_two_calls_side_by_side(proof: Proof) -> None:
     ],
 )
 def test_forms_of_tools(proof: Proof, tool: str, ran: list[str], says: str) -> None:
-    proof.server.script(calls(ToolCall(tool, {"order": "1"})))
+    proof.server.script(repeats(ToolCall(tool, {"order": "1"})))
     recorded = proof.holds(agent_of(), ran=ran)
     assert says in recorded.value
 
 
 def test_arguments_that_do_not_fit(proof: Proof) -> None:
     """The framework refuses them before there is a call of a tool."""
-    proof.server.script(calls(ToolCall("lookup", {"order": "1", "depth": "deep"})))
+    proof.server.script(repeats(ToolCall("lookup", {"order": "1", "depth": "deep"})))
     recorded = proof.holds(agent_of())
     assert "depth" in recorded.value
     assert not [span for span in recorded.verdict.live if span.kind == "tool"]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import functools
 import types
 import warnings
 from collections.abc import AsyncGenerator, Callable
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from anthropic import AsyncAnthropic
+from clerk import ledger, repeats
 
-import model_replies
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain.boundaries.frameworks import google_adk as boundary
@@ -49,42 +49,37 @@ STACK = Stack(
 )
 
 
-def _ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as ledger:
-        ledger.write(f"{line}\n")
-
-
 def lookup(order: str, depth: int = 1) -> dict[str, Any]:
     """State of an order."""
-    _ledger(f"lookup {order} {depth}")
+    ledger(f"lookup {order} {depth}")
     return {"order": order, "state": "delivered", "depth": depth}
 
 
 async def notify(order: str) -> str:
     """Tells the customer."""
     await asyncio.sleep(0)
-    _ledger(f"notify {order}")
+    ledger(f"notify {order}")
     return f"customer of {order} told"
 
 
 async def track(order: str) -> AsyncGenerator[Any, None]:
     """Follows an order."""
     for place in ("depot", "van"):
-        _ledger(f"track {order} {place}")
+        ledger(f"track {order} {place}")
         yield Event(content=genai.Content(role="model", parts=[genai.Part(text=f"{order} at the {place}")]))
-    _ledger(f"track {order} door")
+    ledger(f"track {order} door")
     yield f"{order} at the door"
 
 
 def broken(order: str) -> str:
     """Always fails."""
-    _ledger(f"broken {order}")
+    ledger(f"broken {order}")
     raise LookupError(f"no warehouse for {order}")
 
 
 def remember(order: str, tool_context: ToolContext) -> str:
     """Keeps an order in mind."""
-    _ledger(f"remember {order}")
+    ledger(f"remember {order}")
     tool_context.state["order"] = order
     tool_context.state["all"] = [*tool_context.state.get("all", []), order]
     tool_context.state.get("notes")["last"] = order
@@ -94,7 +89,7 @@ def remember(order: str, tool_context: ToolContext) -> str:
 
 def hand_over(order: str, tool_context: ToolContext) -> str:
     """Gives an order to somebody else."""
-    _ledger(f"hand_over {order}")
+    ledger(f"hand_over {order}")
     tool_context.actions.transfer_to_agent = "helper"
     return "handed over"
 
@@ -102,7 +97,7 @@ def hand_over(order: str, tool_context: ToolContext) -> str:
 def pay(order: str, tool_context: ToolContext) -> dict[str, Any]:
     """Pays, if somebody agrees."""
     said = tool_context.tool_confirmation
-    _ledger(f"pay {order} {said.confirmed if said else '?'}")
+    ledger(f"pay {order} {said.confirmed if said else '?'}")
     if said is None:
         tool_context.request_confirmation(hint=f"pay for {order}?", payload={"most": 10})
         return {"status": "waiting"}
@@ -118,19 +113,12 @@ class Own(BaseTool):  # type: ignore[misc, unused-ignore]
         return genai.FunctionDeclaration(name=self.name, description="Own.", parameters=schema)
 
     async def run_async(self, *, args: Any, tool_context: Any) -> Any:
-        _ledger(f"own {args['order']}")
+        ledger(f"own {args['order']}")
         tool_context.state["own"] = args["order"]
         return {"own": args["order"]}
 
 
-def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
-    """A model that asks for these tools at once, then repeats what they said."""
-
-    def script(request: Request) -> Reply:
-        said = model_replies.tool_results(request)
-        return answer(request, " / ".join(said)) if said else answer(request, "Let me see.", tools=tools)
-
-    return script
+calls = functools.partial(repeats, preface="Let me see.")
 
 
 def made(*tools: Any, **options: Any) -> Any:

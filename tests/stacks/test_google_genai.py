@@ -21,8 +21,11 @@ from servers import Json, Reply, Request, Stream  # noqa: E402
 
 STACK = Stack(
     name="google-genai",
-    dists=("google-genai", "httpx2", "aiohttp"),
-    records="calls and streams of the Gemini API and Vertex AI, at httpx2's transport, async at aiohttp's session",
+    dists=("google-genai", "httpx2", "httpx", "aiohttp"),
+    records=(
+        "calls and streams of the Gemini API and Vertex AI, at the transport of httpx2 or httpx, async at aiohttp's"
+        " session (google-genai 1.55 or newer)"
+    ),
     limits=(
         "The interactions API is recorded as plain HTTP, not as a model call.",
         "A stream without alt=sse, which the SDK never asks for, is replayed in one piece.",

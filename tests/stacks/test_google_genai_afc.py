@@ -6,22 +6,24 @@
 from __future__ import annotations
 
 import json
-import os
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
+from clerk import ledger
+from pydantic import BaseModel
 
 from model_replies import ToolCall
 from proof import Proof, Stack
+from pytest_spanchain.boundaries.frameworks import google_genai
 from pytest_spanchain.errors import BoundaryError
 from servers import Json, Reply, Request, sse
 
 genai = pytest.importorskip("google.genai")
-httpx2 = pytest.importorskip("httpx2")
-pydantic = pytest.importorskip("pydantic")
-google_genai = pytest.importorskip("pytest_spanchain.boundaries.frameworks.google_genai")
+api_client = pytest.importorskip("google.genai._api_client")
+httpx = getattr(api_client, "httpx2", None) or api_client.httpx
+"""``httpx2`` or ``httpx``: what the installed release is built on."""
 
 STACK = Stack(
     name="google-genai automatic function calling",
@@ -30,14 +32,9 @@ STACK = Stack(
 )
 
 
-class Order(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+class Order(BaseModel):
     number: str
     urgent: bool = False
-
-
-def _ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as ledger:
-        ledger.write(f"{line}\n")
 
 
 def lookup(order: str) -> dict[str, Any]:
@@ -46,7 +43,7 @@ def lookup(order: str) -> dict[str, Any]:
     Args:
         order: its number.
     """
-    _ledger(f"lookup {order}")
+    ledger(f"lookup {order}")
     return {"order": order, "state": "delivered"}
 
 
@@ -56,7 +53,7 @@ def ship(order: Order) -> str:
     Args:
         order: which one.
     """
-    _ledger(f"ship {order.number} {order.urgent}")
+    ledger(f"ship {order.number} {order.urgent}")
     return f"{type(order).__name__} {order.number} is on its way"
 
 
@@ -66,7 +63,7 @@ def broken(order: str) -> str:
     Args:
         order: its number.
     """
-    _ledger(f"broken {order}")
+    ledger(f"broken {order}")
     raise LookupError(f"no warehouse for {order}")
 
 
@@ -76,8 +73,12 @@ async def notify(order: str) -> str:
     Args:
         order: its number.
     """
-    _ledger(f"notify {order}")
+    ledger(f"notify {order}")
     return f"customer of {order} told"
+
+
+for function in (lookup, ship, broken, notify):  # releases before 2 take annotations as they stand
+    function.__annotations__ = get_type_hints(function)
 
 
 def gemini(request: Request, text: str = "", *, tools: Sequence[ToolCall] = ()) -> Reply:
@@ -135,8 +136,8 @@ def ask(proof: Proof, prompt: str, *tools: Any, stream: bool = False) -> str:
 
 
 async def aask(proof: Proof, prompt: str, *tools: Any, over: str) -> str:
-    async with httpx2.AsyncClient() as http:
-        google = client(proof, **({"httpx_async_client": http} if over == "httpx2" else {}))
+    async with httpx.AsyncClient() as http:
+        google = client(proof, **({"httpx_async_client": http} if over == "httpx" else {}))
         said = await google.aio.models.generate_content(
             model="gemini-test", contents=prompt, config={"tools": list(tools)}
         )
@@ -208,11 +209,11 @@ def test_another_argument(proof: Proof) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
-@pytest.mark.parametrize("over", ["httpx2", "aiohttp"])
+@pytest.mark.parametrize("over", ["httpx", "aiohttp"])
 def test_async(proof: Proof, over: str) -> None:
     """Async functions on the loop, plain ones in a thread; over either client that the SDK takes."""
     if over == "aiohttp":
-        pytest.importorskip("aiohttp")
+        pytest.importorskip("aiohttp", reason="needs aiohttp, one of the clients that the SDK takes")
     proof.server.script(calls(ToolCall("notify", {"order": "1"}), TWO[0]))
 
     async def agent() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import queue
 import sys
 import threading
@@ -16,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from clerk import ledger
 
 from proof import Proof, Stack
 from pytest_spanchain import LiveCallError, MissError, RunClosedError
@@ -32,7 +32,10 @@ protoc: Any = pytest.importorskip("grpc_tools.protoc")
 STACK = Stack(
     name="grpc",
     dists=("grpcio", "protobuf"),
-    records="calls of any service (unary and streams, plain and asyncio), where gRPC hands them to its core",
+    records=(
+        "calls of any service (unary and streams, plain and asyncio), where gRPC hands them to its core"
+        " (grpcio 1.66 or newer)"
+    ),
     limits=(
         "metadata is kept by the allow-list of headers; what else a server sends is not there in replay",
         "streams of requests to one method that are open at the same time are told apart by the order in which they"
@@ -86,7 +89,7 @@ class Desk:
         self.gate.set()
 
     def Get(self, order: Any, context: Any) -> Any:  # noqa: N802 - the schema's name
-        _log(f"get {order.id}")
+        ledger(f"get {order.id}")
         if order.id == "none":
             context.set_trailing_metadata((("grpc-status-details-bin", b"\x08\x05"), ("x-request-id", "r-1")))
             context.abort(grpc.StatusCode.NOT_FOUND, "there is no such order")
@@ -97,7 +100,7 @@ class Desk:
         )
 
     def Watch(self, order: Any, context: Any) -> Iterator[Any]:  # noqa: N802 - the schema's name
-        _log(f"watch {order.id}")
+        ledger(f"watch {order.id}")
         yield self.pb.Told(text="packed")
         assert self.gate.wait(PATIENCE), "the stream was held back"
         yield self.pb.Told(text="sent")
@@ -107,14 +110,14 @@ class Desk:
 
     def Upload(self, orders: Iterator[Any], context: Any) -> Any:  # noqa: N802 - the schema's name
         ids = [order.id for order in orders]
-        _log(f"upload {' '.join(ids)}")
+        ledger(f"upload {' '.join(ids)}")
         return self.pb.Told(text="+".join(ids), count=len(ids))
 
     def Chat(self, orders: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802 - the schema's name
         for order in orders:
             if order.id == "bye":
                 context.abort(grpc.StatusCode.ABORTED, "the desk is closed")
-            _log(f"chat {order.id}")
+            ledger(f"chat {order.id}")
             yield self.pb.Told(text=f"re {order.id}")
 
 
@@ -166,15 +169,11 @@ def stub(pb: Any, server: GrpcServer) -> Iterator[Any]:
         yield pb.DeskStub(channel)
 
 
-def _log(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as ledger:
-        ledger.write(f"{line}\n")
-
-
 def shown(error: Any) -> tuple[Any, ...]:
     """All that an agent can see of an error."""
     assert isinstance(error, grpc.RpcError)
-    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+    told = tuple(error.trailing_metadata() or ())  # no dict can be made of what grpc.aio has of old
+    details = next((value for key, value in told if key == "grpc-status-details-bin"), None)
     return type(error), error.code(), error.details(), details, str(error)
 
 

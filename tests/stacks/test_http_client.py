@@ -14,21 +14,22 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import xmlrpc.client
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from wire import CLOSE, Script, WireServer, chunked, whole
+from wire import CLOSE, OnWire, chunked, failure, whole
+from wire import on_wire as on_wire
 
 import model_replies
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain import BoundaryError
 from recording import record, replay, run
-from servers import Hang, Json, ModelServer, Raw, Reply, Request, Reset, Stream, closed_port
+from servers import Hang, Json, Raw, Reply, Request, Reset, Stream, closed_port
 
 STACK = Stack(
     name="http.client, urllib.request",
@@ -40,31 +41,6 @@ STACK = Stack(
         " when its answer is asked for: failures to connect come then",
     ),
 )
-
-
-@pytest.fixture
-def on_wire(proof: Proof) -> Iterator[Callable[[Script], WireServer]]:
-    """Puts a server of bytes in the place of the model."""
-    made: list[WireServer] = []
-
-    def serve(script: Script) -> WireServer:
-        made.append(WireServer(script))
-        proof.server.close()
-        proof.server = cast("ModelServer", made[0])
-        return made[0]
-
-    yield serve
-    for server in made:
-        server.close()
-
-
-def failure(step: Callable[[], Any]) -> str:
-    """What a step raises, in full."""
-    try:
-        step()
-    except Exception as error:  # noqa: BLE001 - compared by the caller
-        return f"{error!r} {error}"
-    raise AssertionError("nothing was raised")
 
 
 def test_a_model_asked_by_hand(proof: Proof) -> None:
@@ -237,7 +213,7 @@ ENDS: dict[str, list[Any]] = {
 }
 
 
-def test_answers_end_in_the_same_way(proof: Proof, on_wire: Callable[[Script], WireServer]) -> None:
+def test_answers_end_in_the_same_way(proof: Proof, on_wire: OnWire) -> None:
     server = on_wire(lambda seen: ENDS[seen.headers["x-end"]])
 
     def ask(end: str) -> Any:
@@ -256,7 +232,7 @@ def test_answers_end_in_the_same_way(proof: Proof, on_wire: Callable[[Script], W
     assert recorded.value["extensions"] == b"hello"
 
 
-def test_answers_without_a_body(proof: Proof, on_wire: Callable[[Script], WireServer]) -> None:
+def test_answers_without_a_body(proof: Proof, on_wire: OnWire) -> None:
     heads = {
         "HEAD": b"HTTP/1.1 200 OK\r\netag: v1\r\ncontent-length: 900\r\n\r\n",
         "DELETE": b"HTTP/1.1 204 No Content\r\n\r\n",
@@ -276,7 +252,7 @@ def test_answers_without_a_body(proof: Proof, on_wire: Callable[[Script], WireSe
     assert proof.holds(agent).value == [(200, "v1", b""), (204, None, b""), (304, "v1", b"")]
 
 
-def test_bodies_of_every_kind(proof: Proof, on_wire: Callable[[Script], WireServer]) -> None:
+def test_bodies_of_every_kind(proof: Proof, on_wire: OnWire) -> None:
     server = on_wire(lambda seen: whole(seen.body))
 
     def agent(last: bytes = b"pieces") -> Any:
@@ -403,7 +379,7 @@ def test_compressed_answers(proof: Proof) -> None:
     assert "squeezed" in proof.cassette.read_text()
 
 
-def test_xmlrpc_stands_on_it(proof: Proof, on_wire: Callable[[Script], WireServer]) -> None:
+def test_xmlrpc_stands_on_it(proof: Proof, on_wire: OnWire) -> None:
     said = xmlrpc.client.dumps((42,), methodresponse=True).encode()
     server = on_wire(lambda seen: whole(said, "content-type: text/xml"))
 

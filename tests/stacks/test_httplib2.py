@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from wire import failure
 
 from model_replies import answer
 from proof import Proof, Stack
@@ -17,18 +17,9 @@ httplib2 = pytest.importorskip("httplib2")
 STACK = Stack(
     name="httplib2",
     dists=("httplib2",),
-    records="HTTP and model calls, at http.client's connections",
+    records="HTTP and model calls, at http.client's connections (httplib2 0.22 or newer)",
     limits=("answers come back decoded, so the header -content-encoding is not there in replay",),
 )
-
-
-def failure(step: Callable[[], Any]) -> str:
-    """What a step raises, in full."""
-    try:
-        step()
-    except Exception as error:  # noqa: BLE001 - compared by the caller
-        return f"{error!r} {error}"
-    raise AssertionError("nothing was raised")
 
 
 def test_a_model_asked_by_hand(proof: Proof) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Annotated, Any
 
 import pytest
+from clerk import calls, ledger
+from clerk import model as model
 from pydantic import BaseModel, Field
 
 import model_replies
@@ -16,7 +16,6 @@ from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain.errors import BoundaryError
 from recording import record, run
-from sdks import http
 from servers import Reply, Request
 
 pytest.importorskip("langchain")
@@ -51,36 +50,6 @@ STACK = Stack(
 )
 
 LOOKUP = ToolCall("lookup", {"order": "1412"}, id="a")
-
-
-def ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
-
-
-def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
-    """A model that asks for these tools at once, then says what they said."""
-
-    def script(request: Request) -> Reply:
-        said = model_replies.tool_results(request)
-        if not said:
-            return answer(request, tools=tools)
-        return answer(request, f"Said: {'; '.join(said)}.")
-
-    return script
-
-
-@pytest.fixture
-def model() -> Iterator[ChatOpenAI]:
-    """Without connections that outlive a loop."""
-    limits = http.Limits(max_keepalive_connections=0)
-    with http.Client(limits=limits, verify=False) as client:
-        yield ChatOpenAI(
-            model="gpt-test",
-            http_client=client,
-            http_async_client=http.AsyncClient(limits=limits, verify=False),
-            max_retries=0,
-        )
 
 
 class Parcel(BaseModel):

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from types import ModuleType
 from typing import Annotated, Any
 
 import pytest
+from clerk import calls, ledger
+from clerk import model as model
 from pydantic import BaseModel
 
-import model_replies
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain import _strands
 from pytest_spanchain.errors import BoundaryError
 from recording import run
-from sdks import http
 from servers import Reply, Request
 
 pytest.importorskip("langgraph")
@@ -49,36 +47,6 @@ STACK = Stack(
 )
 
 CONFIG: Any = {"configurable": {"thread_id": "1"}}
-
-
-def ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
-
-
-def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
-    """A model that asks for these tools at once, then says what they said."""
-
-    def script(request: Request) -> Reply:
-        said = model_replies.tool_results(request)
-        if not said:
-            return answer(request, tools=tools)
-        return answer(request, f"Said: {'; '.join(said)}.")
-
-    return script
-
-
-@pytest.fixture
-def model() -> Iterator[ChatOpenAI]:
-    """Without connections that outlive a loop."""
-    limits = http.Limits(max_keepalive_connections=0)
-    with http.Client(limits=limits, verify=False) as client:
-        yield ChatOpenAI(
-            model="gpt-test",
-            http_client=client,
-            http_async_client=http.AsyncClient(limits=limits, verify=False),
-            max_retries=0,
-        )
 
 
 class Ticket(BaseModel):

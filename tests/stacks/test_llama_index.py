@@ -5,13 +5,13 @@
 # mypy: disable-error-code="import-not-found, misc, no-any-return, no-untyped-def, unused-ignore"
 
 import asyncio
-import os
 import types
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from clerk import ledger, repeats
 
 import model_replies
 from model_replies import ToolCall, answer
@@ -49,33 +49,28 @@ class Progress(Event):  # type: ignore[misc, unused-ignore]
     text: str
 
 
-def _ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as ledger:
-        ledger.write(f"{line}\n")
-
-
 def lookup(order: str, depth: int = 1) -> dict[str, Any]:
     """State of an order."""
-    _ledger(f"lookup {order} {depth}")
+    ledger(f"lookup {order} {depth}")
     return {"order": order, "state": "delivered", "depth": depth}
 
 
 async def notify(order: str) -> str:
     """Tells the customer."""
     await asyncio.sleep(0)
-    _ledger(f"notify {order}")
+    ledger(f"notify {order}")
     return f"customer of {order} told"
 
 
 def broken(order: str) -> str:
     """Always fails."""
-    _ledger(f"broken {order}")
+    ledger(f"broken {order}")
     raise LookupError(f"no warehouse for {order}")
 
 
 async def remember(order: str, ctx: Context) -> str:
     """Keeps an order in mind."""
-    _ledger(f"remember {order}")
+    ledger(f"remember {order}")
     ctx.write_event_to_stream(Progress(text=f"remembering {order}"))
     await ctx.store.set("order", order)
     async with ctx.store.edit_state() as state:
@@ -101,21 +96,11 @@ class Own(AsyncBaseTool):  # type: ignore[misc, unused-ignore]
         return ToolMetadata(name="own", description="Own.", fn_schema=Given)
 
     def call(self, order: str) -> ToolOutput:
-        _ledger(f"own {order}")
+        ledger(f"own {order}")
         return ToolOutput(content=f"own {order}", tool_name="own", raw_input={"order": order}, raw_output=[order])
 
     async def acall(self, order: str) -> ToolOutput:
         return self.call(order)
-
-
-def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
-    """A model that asks for these tools at once, then repeats what they said."""
-
-    def script(request: Request) -> Reply:
-        said = model_replies.tool_results(request)
-        return answer(request, " / ".join(said)) if said else answer(request, tools=tools)
-
-    return script
 
 
 def llm(proof: Proof) -> Any:
@@ -143,7 +128,7 @@ TWO = (ToolCall("lookup", {"order": "1412"}), ToolCall("lookup", {"order": "1413
 
 
 def test_two_calls_side_by_side(proof: Proof) -> None:
-    proof.server.script(calls(*TWO))
+    proof.server.script(repeats(*TWO))
     recorded = proof.holds(agent_of(proof, lookup), ran=["lookup 1412 1", "lookup 1413 2"], in_order=False)
     assert "'order': '1413', 'state': 'delivered', 'depth': 2" in recorded.value[0]
     proof.breaks(agent_of(proof, lookup, prompt="Go on"))
@@ -153,7 +138,7 @@ def test_two_calls_side_by_side(proof: Proof) -> None:
 
 def test_sync_calls_and_callbacks(proof: Proof) -> None:
     """A loop of the LLM's own, without a workflow; a callback is no part of the body."""
-    proof.server.script(calls(TWO[0]))
+    proof.server.script(repeats(TWO[0]))
 
     def agent(order: str) -> Any:
         seen: list[Any] = []
@@ -174,19 +159,19 @@ def test_sync_calls_and_callbacks(proof: Proof) -> None:
 
 
 def test_async_tools(proof: Proof) -> None:
-    proof.server.script(calls(ToolCall("notify", {"order": "1"})))
+    proof.server.script(repeats(ToolCall("notify", {"order": "1"})))
     recorded = proof.holds(agent_of(proof, notify), ran=["notify 1"])
     assert recorded.value[0] == "customer of 1 told"
 
 
 def test_a_tool_that_raises(proof: Proof) -> None:
-    proof.server.script(calls(ToolCall("broken", {"order": "1412"})))
+    proof.server.script(repeats(ToolCall("broken", {"order": "1412"})))
     recorded = proof.holds(agent_of(proof, broken), ran=["broken 1412"])
     assert "no warehouse for 1412" in recorded.value[0]
 
 
 def test_the_context_is_used_again(proof: Proof) -> None:
-    proof.server.script(calls(ToolCall("remember", {"order": "1412"})))
+    proof.server.script(repeats(ToolCall("remember", {"order": "1412"})))
     recorded = proof.holds(agent_of(proof, remember), ran=["remember 1412"])
     assert recorded.value == ("1412 kept", ["remembering 1412"], ["1412", ["1412"]])
     (tool,) = [span for span in recorded.verdict.live if span.kind == "tool"]
@@ -197,7 +182,7 @@ def test_the_context_is_used_again(proof: Proof) -> None:
 def test_a_tool_that_waits_is_refused_while_recording(proof: Proof) -> None:
     from recording import run
 
-    proof.server.script(calls(ToolCall("confirm", {"order": "1"})))
+    proof.server.script(repeats(ToolCall("confirm", {"order": "1"})))
 
     async def agent() -> Any:
         made = FunctionAgent(tools=[confirm], llm=llm(proof))
@@ -214,7 +199,7 @@ def test_a_tool_that_waits_is_refused_while_recording(proof: Proof) -> None:
 
 
 def test_a_tool_of_the_users_own_class(proof: Proof) -> None:
-    proof.server.script(calls(ToolCall("own", {"order": "9"})))
+    proof.server.script(repeats(ToolCall("own", {"order": "9"})))
     recorded = proof.holds(agent_of(proof, Own()), ran=["own 9"])
     assert recorded.value[0] == "own 9"
 

@@ -6,18 +6,24 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 
-mistral = pytest.importorskip("mistralai.client")
+mistral = pytest.importorskip("mistralai")
+if not hasattr(mistral, "Mistral"):  # where releases before 2 have it
+    mistral = pytest.importorskip("mistralai.client")
 
 import agents  # noqa: E402
 import model_replies  # noqa: E402
+import sdks  # noqa: E402
 from model_replies import ToolCall, answer  # noqa: E402
 from proof import Proof, Stack  # noqa: E402
 from servers import Json, Reply, Request, sse  # noqa: E402
 
-STACK = Stack(name="mistralai", dists=("mistralai", "httpx2"), records="model calls and streams, at httpx2's transport")
+STACK = Stack(
+    name="mistralai",
+    dists=("mistralai", "httpx2", "httpx"),
+    records="model calls and streams, at the transport of httpx2 or httpx (mistralai 1.9.11 or newer)",
+)
 
 TOOL = {
     "type": "function",
@@ -142,6 +148,6 @@ def test_a_header_beyond_ascii_comes_back(proof: Proof) -> None:
     proof.server.script(lambda request: Json({}, headers={"content-disposition": name}))
 
     def agent() -> Any:
-        return httpx2.get(proof.server.url).headers["content-disposition"]
+        return sdks.http.get(proof.server.url).headers["content-disposition"]
 
     assert proof.holds(agent).value == "filename=löss.txt"

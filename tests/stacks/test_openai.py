@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from clerk import calls
 
 import agents
 import model_replies
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
-from servers import Reply, Request
 
 STACK = Stack(
     name="openai",
@@ -24,14 +24,6 @@ STACK = Stack(
 QUESTION = "Where is order 1412?"
 
 
-def shop(request: Request) -> Reply:
-    """A model that looks an order up, then says what it is."""
-    results = model_replies.tool_results(request)
-    if not results:
-        return answer(request, "Let me see.", tools=[ToolCall("lookup", {"order": "1412"})])
-    return answer(request, f"Done: {results[-1]}.")
-
-
 LOOPS: dict[str, Callable[[str], Any]] = {
     "sync": agents.tool_loop,
     "async": lambda prompt: asyncio.run(agents.atool_loop(prompt)),
@@ -41,7 +33,7 @@ LOOPS: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=list(LOOPS))
 def test_a_tool_loop(loop: Callable[[str], Any], proof: Proof) -> None:
-    proof.server.script(shop)
+    proof.server.script(calls(ToolCall("lookup", {"order": "1412"}), preface="Let me see."))
     proof.holds(lambda: loop(QUESTION), ran=["lookup 1412"])
     (cause,) = proof.breaks(lambda: loop("Where is order 1413?"))
     assert cause.kind == "input_changed"
@@ -62,3 +54,10 @@ def test_other_calls(call: Callable[[str], Any], proof: Proof) -> None:
     proof.server.script(lambda request: answer(request, f"You said {model_replies.last_text(request)}."))
     proof.holds(lambda: call("one"))
     assert proof.breaks(lambda: call("another one"))
+
+
+def test_a_miss_is_not_asked_for_again(proof: Proof) -> None:
+    proof.server.script(lambda request: answer(request, f"You said {model_replies.last_text(request)}."))
+    proof.holds(lambda: agents.respond("one"))
+    (cause,) = proof.breaks(lambda: [agents.respond("one"), agents.respond("two")])
+    assert cause.kind == "span_added"

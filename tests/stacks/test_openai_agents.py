@@ -5,29 +5,25 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from clerk import agents_home, async_client, calls, ledger
+from clerk import sdk as sdk
 from pydantic import BaseModel
 
 import model_replies
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain.errors import BoundaryError
-from recording import record, run
-from sdks import http
+from recording import record, replay, run
+from releases import other, other_release
 from servers import Reply, Request
 
-try:
-    HOME = Path(str(metadata.distribution("openai-agents").locate_file("agents")))
-except metadata.PackageNotFoundError:
+if agents_home() is None:
     pytest.skip("openai-agents is not installed", allow_module_level=True)
 
 STACK = Stack(
@@ -41,44 +37,13 @@ STACK = Stack(
         "Of what a body changes in its `wrapper.context`, only mappings, lists, sets, dataclasses, models and objects"
         " of the user's own classes are changed in replay, and usage is not.",
         "Callbacks of handoffs, hooks and guardrails are the agent's own code and run in replay too.",
-        "Executors of local shell, shell, computer, apply-patch and custom tools, and MCP servers, are not recorded"
-        " here: they run in replay, and what they open is refused.",
+        "Executors of local shell, shell, computer, apply-patch and custom tools are not recorded: they run in replay,"
+        " and what they open is refused.",
+        "Tools of MCP servers are recorded where the client of MCP speaks (see mcp); a subclass of MCPServer that speaks"
+        " to nobody runs again.",
         "The SDK's own traces are not sent to OpenAI from within a test that is recorded or replayed.",
     ),
 )
-
-
-@pytest.fixture(scope="module")
-def sdk() -> Iterator[Any]:
-    """The SDK, whose package has the name of a module of this test-suite."""
-    ours = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "agents"}
-    for name in ours:
-        del sys.modules[name]
-    sys.path.insert(0, str(HOME.parent))
-    try:
-        yield importlib.import_module("agents")
-    finally:
-        sys.path.remove(str(HOME.parent))
-        # Its own submodules stay: what it does at exit imports some.
-        sys.modules.pop("agents", None)
-        sys.modules.update(ours)
-
-
-def ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
-
-
-def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
-    """A model that asks for these tools at once, then says what they said."""
-
-    def script(request: Request) -> Reply:
-        said = model_replies.tool_results(request)
-        if not said:
-            return answer(request, tools=tools)
-        return answer(request, f"Said: {'; '.join(said)}.")
-
-    return script
 
 
 class Parcel(BaseModel):
@@ -118,9 +83,7 @@ class Clerk:
     def agent(self, *tools: Any, name: str = "clerk", instructions: Any = "You are a clerk.", **options: Any) -> Any:
         from openai import AsyncOpenAI
 
-        client = AsyncOpenAI(
-            http_client=http.AsyncClient(limits=http.Limits(max_keepalive_connections=0), verify=False)
-        )
+        client = AsyncOpenAI(http_client=async_client())
         kind = self.sdk.OpenAIResponsesModel if self.responses else self.sdk.OpenAIChatCompletionsModel
         model = kind(model="gpt-test", openai_client=client)
         return self.sdk.Agent(name=name, instructions=instructions, model=model, tools=list(tools), **options)
@@ -516,3 +479,54 @@ def test_what_tools_do_to_the_context_is_done_again(proof: Proof, chat: Clerk, b
     recorded = proof.holds(agent, ran=["remember 7", "remember 8", "remember bad"], in_order=False)
     assert (recorded.value[1].count, recorded.value[1].total.euros) == (3, 15)
     assert sorted(recorded.value[1].seen) == ["7", "8", "bad"]
+
+
+@pytest.mark.parametrize("name", ["_is_agent_tool", "partial", "invoke_mcp_tool", "RunContextWrapper", "_exporter"])
+def test_a_release_in_which_a_name_is_another(sdk: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    from pytest_spanchain.boundaries.frameworks import openai_agents as boundary
+
+    lib = other_release(sdk, name)
+    lib.__file__ = sdk.__file__
+    vars(lib)["Agent"] = other(sdk.Agent, name)
+    for home in ("agents.mcp.util", "agents.run_context"):
+        monkeypatch.setitem(sys.modules, home, other_release(sys.modules[home], name))
+    processors = other_release(sdk.tracing.processors, name)
+    vars(lib)["tracing"] = SimpleNamespace(processors=processors)
+    with pytest.raises(
+        BoundaryError, match=rf"openai-agents \S+ is not recognised: its tools would not be recorded.*\b{name}\b"
+    ):
+        boundary.install(lib)
+
+
+def test_tools_of_an_mcp_server_are_no_tools_here(proof: Proof, chat: Clerk) -> None:
+    """Whether or not the release says so at the tool: what leaves the process is the server's connection."""
+    servers, types = importlib.import_module("agents.mcp"), importlib.import_module("mcp.types")
+
+    class Store(servers.MCPServer):  # type: ignore[misc, name-defined]
+        name = "store"
+
+        async def connect(self) -> None: ...
+        async def cleanup(self) -> None: ...
+        async def list_prompts(self) -> Any: ...
+        async def get_prompt(self, name: str, arguments: Any = None) -> Any: ...
+
+        async def list_tools(self, *args: Any) -> Any:
+            schema = {"type": "object", "properties": {"order": {"type": "string"}}, "required": ["order"]}
+            return [types.Tool(name="lookup", inputSchema=schema)]
+
+        async def call_tool(self, tool_name: str, arguments: Any, *args: Any, **kwargs: Any) -> Any:
+            ledger(f"{tool_name} {arguments['order']}")
+            return types.CallToolResult(content=[types.TextContent(type="text", text="delivered")])
+
+    def agent() -> Any:
+        made = chat.agent()
+        made.mcp_servers = [Store()]
+        return chat.run(made, "Where is 1412?").final_output
+
+    proof.server.script(calls(ToolCall("lookup", {"order": "1412"}, id="a")))
+    recorded = record(proof.cassette, agent)
+    assert "delivered" in recorded.value
+    assert [span.kind for span in recorded.verdict.live if span.kind == "tool"] == []
+    proof.take_down()
+    assert replay(proof.cassette, agent).value == recorded.value
+    assert proof.ran == ["lookup 1412"] * 2

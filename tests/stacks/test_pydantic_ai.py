@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from clerk import async_client, calls, ledger
 from openai import AsyncOpenAI
 from pydantic import BaseModel, PrivateAttr
 
@@ -20,7 +20,6 @@ from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain.errors import BoundaryError
 from recording import run
-from sdks import http
 from servers import Reply, Request
 
 pydantic_ai = pytest.importorskip("pydantic_ai")
@@ -70,25 +69,8 @@ def _loop() -> Iterator[None]:
 
 def model() -> OpenAIChatModel:
     """Without connections that outlive a loop; those of its own shared client do."""
-    client = AsyncOpenAI(http_client=http.AsyncClient(limits=http.Limits(max_keepalive_connections=0), verify=False))
+    client = AsyncOpenAI(http_client=async_client())
     return OpenAIChatModel("gpt-test", provider=OpenAIProvider(openai_client=client))
-
-
-def ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
-
-
-def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
-    """A model that asks for these tools at once, then says what they said."""
-
-    def script(request: Request) -> Reply:
-        said = model_replies.tool_results(request)
-        if not said:
-            return answer(request, tools=tools)
-        return answer(request, f"Said: {'; '.join(said)}.")
-
-    return script
 
 
 class Parcel(BaseModel):
@@ -444,7 +426,7 @@ def test_an_agent_inside_a_tool_is_served_with_it_or_runs(proof: Proof) -> None:
 
 
 def test_spans_of_the_framework_join(proof: Proof) -> None:
-    capabilities = pytest.importorskip("pydantic_ai.capabilities")
+    capabilities = pytest.importorskip("pydantic_ai.capabilities", reason="needs a pydantic-ai with capabilities")
     proof.server.script(calls(LOOKUP))
 
     def agent(name: str = "clerk") -> Any:
@@ -581,3 +563,19 @@ def test_calls_that_have_no_body_are_not_missed(proof: Proof) -> None:
         return agent_of(lookup, output_type=Parcel, end_strategy="early").run_sync("Go.").output
 
     assert proof.holds(agent).value == Parcel(order="1412", grams=4)
+
+
+def test_an_output_made_of_the_models_text(proof: Proof) -> None:
+    """No tool to the model, which has no name for it."""
+    proof.server.script(lambda request: answer(request, "1412"))
+
+    def sealed(text: str) -> str:
+        ledger(f"sealed {text}")
+        return f"{text} sealed"
+
+    def agent() -> Any:
+        return Agent(model(), output_type=pydantic_ai.TextOutput(sealed)).run_sync("Which order?").output
+
+    recorded = proof.holds(agent, ran=["sealed 1412"])
+    assert recorded.value == "1412 sealed"
+    assert [span.name for span in recorded.verdict.live if span.kind == "tool"] == ["execute_tool sealed"]

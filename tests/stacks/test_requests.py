@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wire import WireServer, failure, whole
 
-import model_replies
-from model_replies import ToolCall, answer
+from model_replies import answer
 from proof import Proof, Stack
 from recording import record, replay, run
 from servers import Hang, Json, Raw, Reply, Request, Reset, Stream, closed_port, in_turn, too_many_requests
@@ -24,20 +24,12 @@ adapters = pytest.importorskip("requests.adapters")
 STACK = Stack(
     name="requests",
     dists=("requests", "urllib3"),
-    records="HTTP and model calls, at urllib3's pools",
+    records="HTTP and model calls, at urllib3's pools (requests 2.32.3 or newer)",
     limits=(
         "answers come back decoded, so response.raw of a compressed answer reads differently in replay",
         "cookies that an answer sets are not in cassettes, so a session has none of them in replay",
     ),
 )
-
-
-def shop(request: Request) -> Reply:
-    """A model that looks an order up, then says what it is."""
-    results = model_replies.tool_results(request)
-    if not results:
-        return answer(request, "Let me see.", tools=[ToolCall("lookup", {"order": "1412"})])
-    return answer(request, f"Done: {results[-1]}.")
 
 
 def chat(url: str, question: str, *, stream: bool = False) -> Any:
@@ -160,15 +152,6 @@ def test_failures_are_requests_own(proof: Proof) -> None:
     assert kinds == ["ConnectionError", "ConnectionError", "ReadTimeout", "ChunkedEncodingError"]
 
 
-def failure(step: Callable[[], Any]) -> str:
-    """What a step raises, in full."""
-    try:
-        step()
-    except Exception as error:  # noqa: BLE001 - compared by the caller
-        return f"{error!r} {error}"
-    raise AssertionError("nothing was raised")
-
-
 def test_a_host_that_nobody_knows(proof: Proof) -> None:
     recorded = proof.holds(lambda: failure(lambda: requests.get("http://nowhere.invalid/", timeout=5)))
     assert recorded.value.startswith("ConnectionError(MaxRetryError(")
@@ -228,8 +211,6 @@ def test_uploads(proof: Proof, tmp_path: Path) -> None:
 
 
 def test_a_generated_upload(proof: Proof) -> None:
-    from wire import WireServer, whole
-
     with WireServer(lambda seen: whole(b"[%d]" % len(seen.body), "content-type: application/json")) as server:
         recorded = record(
             proof.cassette, lambda: requests.post(server.url, data=iter([b"one ", b"two"]), timeout=10).json()

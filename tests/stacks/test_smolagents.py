@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import types
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from clerk import ledger
 
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
@@ -30,11 +30,6 @@ STACK = Stack(
 )
 
 
-def _ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as ledger:
-        ledger.write(f"{line}\n")
-
-
 @tool  # type: ignore[untyped-decorator, unused-ignore]
 def lookup(order: str, depth: int = 1) -> dict:  # type: ignore[type-arg]
     """State of an order.
@@ -43,7 +38,7 @@ def lookup(order: str, depth: int = 1) -> dict:  # type: ignore[type-arg]
         order: its number.
         depth: how much of it.
     """
-    _ledger(f"lookup {order} {depth}")
+    ledger(f"lookup {order} {depth}")
     return {"order": order, "state": "delivered", "depth": depth}
 
 
@@ -54,7 +49,7 @@ def broken(order: str) -> str:
     Args:
         order: its number.
     """
-    _ledger(f"broken {order}")
+    ledger(f"broken {order}")
     raise LookupError(f"no warehouse for {order}")
 
 
@@ -65,12 +60,12 @@ class Warehouse(smolagents.Tool):  # type: ignore[misc, name-defined]
     output_type = "string"
 
     def setup(self) -> None:
-        _ledger("setup")
+        ledger("setup")
         self.stock = {"tea": 3}
         self.is_initialized = True
 
     def forward(self, item: str) -> str:
-        _ledger(f"forward {item}")
+        ledger(f"forward {item}")
         return f"{self.stock[item]} of {item}"
 
 

@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import functools
 import types
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from clerk import ledger, repeats
 
-from model_replies import ToolCall, answer
+from model_replies import ToolCall
 from proof import Proof, Stack
 from pytest_spanchain.boundaries.frameworks import strands as boundary
 from pytest_spanchain.errors import BoundaryError
-from servers import Reply, Request
 
 strands = pytest.importorskip("strands")
 pytest.importorskip("strands.models.openai")
@@ -34,15 +34,10 @@ STACK = Stack(
 )
 
 
-def _ledger(line: str) -> None:
-    with open(os.environ["AGENT_LEDGER"], "a", encoding="utf-8") as ledger:
-        ledger.write(f"{line}\n")
-
-
 @strands.tool  # type: ignore[untyped-decorator, unused-ignore]
 def lookup(order: str, depth: int = 1) -> dict[str, Any]:
     """State of an order."""
-    _ledger(f"lookup {order} {depth}")
+    ledger(f"lookup {order} {depth}")
     return {"order": order, "state": "delivered", "depth": depth}
 
 
@@ -50,7 +45,7 @@ def lookup(order: str, depth: int = 1) -> dict[str, Any]:
 async def notify(order: str) -> str:
     """Tells the customer."""
     await asyncio.sleep(0)
-    _ledger(f"notify {order}")
+    ledger(f"notify {order}")
     return f"customer of {order} told"
 
 
@@ -58,21 +53,21 @@ async def notify(order: str) -> str:
 async def track(order: str) -> AsyncGenerator[Any, None]:
     """Follows an order."""
     for place in ("depot", "van", "door"):
-        _ledger(f"track {order} {place}")
+        ledger(f"track {order} {place}")
         yield f"{order} at the {place}"
 
 
 @strands.tool  # type: ignore[untyped-decorator, unused-ignore]
 def broken(order: str) -> str:
     """Always fails."""
-    _ledger(f"broken {order}")
+    ledger(f"broken {order}")
     raise LookupError(f"no warehouse for {order}")
 
 
 @strands.tool(context=True)  # type: ignore[untyped-decorator, unused-ignore]
 def remember(order: str, tool_context: Any) -> str:
     """Keeps an order in mind."""
-    _ledger(f"remember {order}")
+    ledger(f"remember {order}")
     tool_context.agent.state.set("order", order)
     tool_context.agent.state.delete("old")
     tool_context.invocation_state["seen"] = [order]
@@ -82,10 +77,10 @@ def remember(order: str, tool_context: Any) -> str:
 @strands.tool(context=True)  # type: ignore[untyped-decorator, unused-ignore]
 def delete(order: str, tool_context: Any) -> str:
     """Deletes an order, if somebody agrees."""
-    _ledger(f"delete {order}?")
+    ledger(f"delete {order}?")
     if tool_context.interrupt("sure", reason=f"delete {order}") != "yes":
         return "not deleted"
-    _ledger(f"delete {order}!")
+    ledger(f"delete {order}!")
     return f"{order} deleted"
 
 
@@ -101,23 +96,12 @@ class Own(strands.types.tools.AgentTool):  # type: ignore[misc, name-defined]
     }
 
     async def stream(self, tool_use: Any, invocation_state: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-        _ledger(f"own {tool_use['input']['order']}")
+        ledger(f"own {tool_use['input']['order']}")
         yield "half way"
         yield {"toolUseId": tool_use["toolUseId"], "status": "success", "content": [{"text": "own result"}]}
 
 
-def calls(*tools: ToolCall) -> Callable[[Request], Reply]:
-    """A model that asks for these tools at once, then repeats what they said."""
-
-    def script(request: Request) -> Reply:
-        said = [
-            turn["content"] if isinstance(turn["content"], str) else "".join(part["text"] for part in turn["content"])
-            for turn in request.body["messages"]
-            if turn["role"] == "tool"
-        ]
-        return answer(request, " / ".join(said)) if said else answer(request, "Let me see.", tools=tools)
-
-    return script
+calls = functools.partial(repeats, preface="Let me see.")
 
 
 def made(proof: Proof, *tools: Any, **options: Any) -> Any:

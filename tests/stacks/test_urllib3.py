@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
@@ -20,40 +20,25 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from wire import CLOSE, PATIENCE, Script, Seen, WireServer, chunked, whole
+from wire import CLOSE, PATIENCE, OnWire, Seen, WireServer, chunked, failure, whole
+from wire import on_wire as on_wire
 
 from proof import Proof, Stack
 from recording import record, replay, run
-from servers import Hang, Json, ModelServer, Raw, Reply, Request, Reset, Stream, closed_port, in_turn
+from servers import Hang, Json, Raw, Reply, Request, Reset, Stream, closed_port, in_turn
 
 urllib3 = pytest.importorskip("urllib3")
 
 STACK = Stack(
     name="urllib3",
     dists=("urllib3",),
-    records="HTTP exchanges, each attempt of a pool",
+    records="HTTP exchanges, each attempt of a pool (urllib3 1.26.20, 2 or newer)",
     limits=(
         "an answer comes back decoded, with the headers that cassettes keep and the usual reason phrase;"
         " cookies are not among them",
         "HTTP/2 connections (urllib3.http2) are left to urllib3, and refused in replay",
     ),
 )
-
-
-@pytest.fixture
-def on_wire(proof: Proof) -> Iterator[Callable[[Script], str]]:
-    """Puts a server of bytes in the place of the model, and gives its URL."""
-    made: list[WireServer] = []
-
-    def serve(script: Script) -> str:
-        made.append(WireServer(script))
-        proof.server.close()
-        proof.server = cast("ModelServer", made[0])
-        return made[0].url
-
-    yield serve
-    for server in made:
-        server.close()
 
 
 def post(pool: Any, url: str, question: str) -> Any:
@@ -63,15 +48,6 @@ def post(pool: Any, url: str, question: str) -> Any:
 
 def echo(request: Request) -> Reply:
     return Json({"you said": request.body, "path": request.path})
-
-
-def failure(step: Callable[[], Any]) -> str:
-    """What a step raises, in full."""
-    try:
-        step()
-    except Exception as error:  # noqa: BLE001 - compared by the caller
-        return f"{error!r} {error}"
-    raise AssertionError("nothing was raised")
 
 
 def test_two_questions_and_a_changed_one(proof: Proof) -> None:
@@ -181,7 +157,7 @@ def test_early_close_and_reading_on(proof: Proof) -> None:
     assert further.failure is not None
 
 
-def test_compressed_answers_are_readable_in_the_cassette(proof: Proof, on_wire: Callable[[Script], str]) -> None:
+def test_compressed_answers_are_readable_in_the_cassette(proof: Proof, on_wire: OnWire) -> None:
     bodies = {
         "gzip": gzip.compress(b'{"word": "squeezed"}'),
         "deflate": zlib.compress(b'{"word": "deflated"}'),
@@ -189,13 +165,15 @@ def test_compressed_answers_are_readable_in_the_cassette(proof: Proof, on_wire: 
         "gzip, gzip": gzip.compress(gzip.compress(b'{"word": "twice"}')),
         "x-gzip": gzip.compress(b'{"word": "padded"}') + b"what follows is passed over",
     }
+    if "x-gzip" not in urllib3.response.HTTPResponse.CONTENT_DECODERS:  # 1.26 hands it on as it came
+        del bodies["x-gzip"]
     url = on_wire(
         lambda seen: whole(
             bodies[seen.headers["x-want"]],
             "content-type: application/json",
             f"content-encoding: {seen.headers['x-want']}",
         )
-    )
+    ).url
 
     def agent() -> Any:
         with urllib3.PoolManager() as pool:
@@ -205,16 +183,19 @@ def test_compressed_answers_are_readable_in_the_cassette(proof: Proof, on_wire: 
             ]
 
     recorded = proof.holds(agent)
-    assert [found["word"] for found in recorded.value] == ["squeezed", "deflated", "raw", "twice", "padded"]
+    words = ["squeezed", "deflated", "raw", "twice", "padded"][: len(bodies)]
+    assert [found["word"] for found in recorded.value] == words
     kept = proof.cassette.read_text()
-    assert all(word in kept for word in ("squeezed", "deflated", "raw", "twice", "padded"))
+    assert all(word in kept for word in words)
 
 
-def test_a_compressed_stream_comes_in_the_same_pieces(proof: Proof, on_wire: Callable[[Script], str]) -> None:
+def test_a_compressed_stream_comes_in_the_same_pieces(proof: Proof, on_wire: OnWire) -> None:
     squeeze = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
     events = [b"data: one\n\n", b"data: two\n\n"]
     pieces = [squeeze.compress(event) + squeeze.flush(zlib.Z_SYNC_FLUSH) for event in events] + [squeeze.flush()]
-    url = on_wire(lambda seen: chunked(*pieces, headers=["content-type: text/event-stream", "content-encoding: gzip"]))
+    url = on_wire(
+        lambda seen: chunked(*pieces, headers=["content-type: text/event-stream", "content-encoding: gzip"])
+    ).url
 
     def agent() -> Any:
         with urllib3.PoolManager() as pool:
@@ -223,8 +204,8 @@ def test_a_compressed_stream_comes_in_the_same_pieces(proof: Proof, on_wire: Cal
     assert proof.holds(agent).value == events
 
 
-def test_what_is_no_gzip_fails_the_recording(proof: Proof, on_wire: Callable[[Script], str]) -> None:
-    url = on_wire(lambda seen: whole(b"not squeezed", "content-encoding: gzip"))
+def test_what_is_no_gzip_fails_the_recording(proof: Proof, on_wire: OnWire) -> None:
+    url = on_wire(lambda seen: whole(b"not squeezed", "content-encoding: gzip")).url
     pool = urllib3.PoolManager(retries=False)
     outcome = run(proof.cassette, lambda: pool.request("GET", url), mode="rewrite")
     pool.clear()
@@ -250,8 +231,8 @@ ENDS: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("preload", [True, False])
-def test_broken_answers_break_in_the_same_way(proof: Proof, on_wire: Callable[[Script], str], preload: bool) -> None:
-    url = on_wire(lambda seen: ENDS[seen.headers["x-end"]])
+def test_broken_answers_break_in_the_same_way(proof: Proof, on_wire: OnWire, preload: bool) -> None:
+    url = on_wire(lambda seen: ENDS[seen.headers["x-end"]]).url
 
     def ask(pool: Any, end: str) -> Any:
         return pool.request(
@@ -265,8 +246,8 @@ def test_broken_answers_break_in_the_same_way(proof: Proof, on_wire: Callable[[S
     proof.holds(agent)
 
 
-def test_a_body_without_length_ends_with_its_connection(proof: Proof, on_wire: Callable[[Script], str]) -> None:
-    url = on_wire(lambda seen: [b"HTTP/1.0 200 OK\r\ncontent-type: text/plain\r\n\r\nto the ", b"end", CLOSE])
+def test_a_body_without_length_ends_with_its_connection(proof: Proof, on_wire: OnWire) -> None:
+    url = on_wire(lambda seen: [b"HTTP/1.0 200 OK\r\ncontent-type: text/plain\r\n\r\nto the ", b"end", CLOSE]).url
 
     def agent() -> Any:
         with urllib3.PoolManager() as pool:
@@ -347,14 +328,14 @@ def test_redirects_are_followed_to_where_they_led(proof: Proof) -> None:
     assert proof.holds(agent).value == (b"GET /new", 1)
 
 
-def test_answers_without_a_body(proof: Proof, on_wire: Callable[[Script], str]) -> None:
+def test_answers_without_a_body(proof: Proof, on_wire: OnWire) -> None:
     heads = {
         "HEAD": b"HTTP/1.1 200 OK\r\netag: v1\r\ncontent-length: 900\r\n\r\n",
         "DELETE": b"HTTP/1.1 204 No Content\r\n\r\n",
         "GET": b"HTTP/1.1 304 Not Modified\r\netag: v1\r\n\r\n",
         "PUT": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
     }
-    url = on_wire(lambda seen: [heads[seen.method]])
+    url = on_wire(lambda seen: [heads[seen.method]]).url
 
     def agent() -> Any:
         with urllib3.PoolManager() as pool:
@@ -365,8 +346,8 @@ def test_answers_without_a_body(proof: Proof, on_wire: Callable[[Script], str]) 
     assert proof.holds(agent).value == expected
 
 
-def test_a_repeated_header_and_one_that_spans(proof: Proof, on_wire: Callable[[Script], str]) -> None:
-    url = on_wire(lambda seen: whole(b"x", "link: <a>; rel=next", "Link: <b>; rel=last"))
+def test_a_repeated_header_and_one_that_spans(proof: Proof, on_wire: OnWire) -> None:
+    url = on_wire(lambda seen: whole(b"x", "link: <a>; rel=next", "Link: <b>; rel=last")).url
 
     def agent() -> Any:
         with urllib3.PoolManager() as pool:
@@ -388,8 +369,8 @@ def test_a_pool_made_before_with_a_warm_connection(proof: Proof) -> None:
         assert proof.server.connections == opened == 1, "the warm connection was lost"
 
 
-def test_bodies_of_every_kind(proof: Proof, on_wire: Callable[[Script], str]) -> None:
-    url = on_wire(lambda seen: whole(seen.target.encode()))
+def test_bodies_of_every_kind(proof: Proof, on_wire: OnWire) -> None:
+    url = on_wire(lambda seen: whole(seen.target.encode())).url
 
     def agent() -> Any:
         with urllib3.PoolManager() as pool:
@@ -422,8 +403,8 @@ def test_threads_share_a_pool(proof: Proof) -> None:
     assert proof.holds(agent).value == [{"question": word} for word in "abcdefgh" * 2]
 
 
-def test_a_proxy_is_asked_for_the_whole_url(proof: Proof, on_wire: Callable[[Script], str]) -> None:
-    proxy = on_wire(lambda seen: whole(seen.target.encode()) if "fine" in seen.target else [CLOSE])
+def test_a_proxy_is_asked_for_the_whole_url(proof: Proof, on_wire: OnWire) -> None:
+    proxy = on_wire(lambda seen: whole(seen.target.encode()) if "fine" in seen.target else [CLOSE]).url
 
     def agent() -> Any:
         with urllib3.ProxyManager(proxy, retries=False) as pool:
@@ -437,7 +418,7 @@ def test_a_proxy_is_asked_for_the_whole_url(proof: Proof, on_wire: Callable[[Scr
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """Of 127.0.0.1, signed by itself, with its key."""
-    x509 = pytest.importorskip("cryptography.x509")
+    x509 = pytest.importorskip("cryptography.x509", reason="needs cryptography to make a certificate")
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -531,7 +512,7 @@ def test_a_connection_used_without_a_pool(proof: Proof) -> None:
 
 
 def test_whoever_replaces_the_connections_is_named(proof: Proof) -> None:
-    vcr = pytest.importorskip("vcr")
+    vcr = pytest.importorskip("vcr", reason="needs vcrpy, which replaces the connections")
     proof.server.script(echo)
 
     def agent() -> Any:

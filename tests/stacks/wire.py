@@ -2,6 +2,7 @@
 
 A script takes a ``Seen`` and gives the pieces to send; a ``threading.Event`` among them is waited for, ``CLOSE`` closes
 the connection, and otherwise it is kept alive. Every wait is bounded, and leaving the ``with`` block joins all threads.
+``on_wire`` is a fixture: a module that imports it can have such a server where the model of its proof was.
 """
 
 from __future__ import annotations
@@ -9,8 +10,14 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import pytest
+
+from proof import Proof
+from servers import ModelServer
 
 PATIENCE = 10.0
 CLOSE = object()
@@ -111,6 +118,32 @@ class WireServer:
             else:
                 talking.sendall(piece)
         return True
+
+
+OnWire = Callable[[Script], WireServer]
+
+
+@pytest.fixture
+def on_wire(proof: Proof) -> Iterator[OnWire]:
+    """Puts a server of bytes in the place of the model."""
+    with ExitStack() as servers:
+
+        def serve(script: Script) -> WireServer:
+            server = servers.enter_context(WireServer(script))
+            proof.server.close()
+            proof.server = cast("ModelServer", server)
+            return server
+
+        yield serve
+
+
+def failure(step: Callable[[], Any]) -> str:
+    """What a step raises, in full."""
+    try:
+        step()
+    except Exception as error:  # noqa: BLE001 - compared by the caller
+        return f"{error!r} {error}"
+    raise AssertionError("nothing was raised")
 
 
 def _read(incoming: BinaryIO) -> Seen | None:

@@ -92,6 +92,25 @@ def compare(
     )
 
 
+def pairs(
+    golden: SpanTree, live: SpanTree, *, ignored_attributes: frozenset[str] = frozenset()
+) -> Iterator[tuple[Span, Span]]:
+    """The golden and live spans that ``compare`` would compare with each other, parents first.
+
+    Args:
+        golden: the recorded tree.
+        live: the observed tree.
+        ignored_attributes: as of ``compare``.
+    """
+    root = align(golden, live, ignored=Ignored(ignored_attributes))
+    todo = [root] if root else []
+    while todo:
+        node = todo.pop()
+        if node.golden is not None and node.live is not None:
+            yield node.golden.span, node.live.span
+            todo += reversed(node.children())
+
+
 def _is_equal(golden: SpanTree, live: SpanTree, ignored: Ignored) -> bool:
     """Tell in one pass over both trees, without keys or alignment, that nothing differs; order included."""
     if len(golden) != len(live):

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._model import CONCURRENT, UNASKED, Span, SpanTree
+from .._model import CONCURRENT, CONNECTION, HTTP_KINDS, UNASKED, Span, SpanTree
 
 DEFAULT_IGNORED_ATTRIBUTES = frozenset(
     {
         "code.*",
         CONCURRENT,
+        CONNECTION,
         UNASKED,
         "exception.stacktrace",
         "gen_ai.conversation.id",
@@ -73,7 +74,9 @@ def same(golden: Any, live: Any) -> bool:
 
 
 def content(message: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return a response without what only describes its bytes on the wire."""
+    """Return a response without what only describes its bytes on the wire, and what a server said to nobody."""
+    if message is not None and "arrived" in message and "stderr" in message:
+        return {key: value for key, value in message.items() if key != "stderr"}
     body = message.get("body") if message else None
     if message is None or not isinstance(body, dict) or not any(key in body for key in _WIRE_ONLY):
         return message
@@ -172,7 +175,7 @@ class Printer:
         member.weak = self._number("weak", name, span.kind, span.scope)
         member.own = self._number("own", member.weak, request)
         operation = name.split(" ", 1)[0]
-        called = span.kind in ("model", "http")
+        called = span.kind in HTTP_KINDS
         member.loose = self._number("loose", span.kind, span.scope, operation) if called else member.weak
         member.deep = self._number("deep", member.own, *sorted(child.deep for child in children))
         member.size = 1 + sum(child.size for child in children)

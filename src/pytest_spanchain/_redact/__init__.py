@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from .._canonical import digest
@@ -140,6 +142,15 @@ class Redactor:
         """The request headers worth keeping, by lower-case name; values of credential headers are learnt."""
         return self._headers(pairs, ALLOWED_REQUEST_HEADERS)
 
+    def chosen_headers(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """All headers, by lower-case name, of a connection whose author chose them; credentials are replaced."""
+        listed = [(name.lower(), value) for name, value in pairs]
+        self._headers(listed, {})  # learns
+        return {
+            name: PLACEHOLDER if self._is_credential_header(name) else self._header_value(name, value)
+            for name, value in listed
+        }
+
     def response_headers(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         """The response headers worth keeping, by lower-case name; values of credential headers are learnt."""
         return self._headers(pairs, ALLOWED_RESPONSE_HEADERS)
@@ -171,6 +182,42 @@ class Redactor:
         walked = Walk(self._state.matcher, learnt).value(plain)
         # What was learnt here may stand beside its name as well.
         return Walk(self._state.matcher, []).value(walked) if self._learn_named(learnt) else walked
+
+    def arguments(self, words: Sequence[str]) -> list[str]:
+        """A command line without credentials: an option's name decides on the word that follows it."""
+        learnt: Learnt = []
+        found, matcher = list(words), self._state.matcher
+        for index, (option, word) in enumerate(pairwise(words), 1):
+            name = option.lstrip("-")
+            if name != option and "=" not in option and matcher.is_credential(name, word, {}):
+                matcher.learn(name, word, learnt)
+                found[index] = PLACEHOLDER
+        self._learn_named(learnt)
+        return [self._commands_in(word) for word in found]
+
+    def _commands_in(self, word: str) -> str:
+        """A word that is JSON, and may hold the command lines of servers to start."""
+        if not word.startswith("{") or '"-' not in word:
+            return word
+        try:
+            given = json.loads(word)
+        except (ValueError, RecursionError):
+            return word
+        clean = self._with_commands(given)
+        return word if clean == given else json.dumps(clean, ensure_ascii=False)
+
+    def _with_commands(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: self._with_commands(item) for key, item in value.items()}
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            return self.arguments(value)
+        return [self._with_commands(item) for item in value] if isinstance(value, list) else value
+
+    def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """Variables for another process, without those that are credentials by their names."""
+        found = dict(_secrets.environment_values(variables))
+        self._learn((value, f"environment variable {name}") for name, value in found.items())
+        return {name: PLACEHOLDER if name in found else value for name, value in variables.items()}
 
     def stream(self, text: str, chunks: Sequence[int]) -> tuple[str, Sequence[int]]:
         """An event stream without credentials, those split over several events included.

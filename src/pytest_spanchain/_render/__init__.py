@@ -9,16 +9,18 @@ Invariants:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .._canonical import canonical
+from .._compare.fields import leaf_changes
 from .._compare.likeness import Ignored
 from .._genai.gist import gist
-from .._model import Deviation, Span, SpanTree
+from .._model import HTTP_KINDS, Deviation, FieldChange, Span, SpanTree
 from .excerpt import Excerpt
 from .terminal import Line, columns, cut, escape
-from .textdiff import change_lines, value_text
+from .textdiff import change_lines, offer_lines, value_text
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,18 @@ def _folded(follow: int, *, causes: int) -> Line:
 
 
 def _field_lines(deviations: Sequence[Deviation], trees: Sequence[SpanTree], room: _Room, width: int) -> Iterator[Line]:
-    """Blocks of changed fields; a block that does not fit is cut, what comes after it is counted."""
+    """Blocks of changed fields, each difference once; what does not fit is cut, what comes after it is counted."""
     full = room.fields is None
     left = room.fields if room.fields is not None else 0
     several = len(deviations) > 1
     hidden = 0
-    for deviation in deviations:
-        blocks = [change_lines(c, width=width, full=full, owner=_owner(deviation, several)) for c in deviation.changes]
+    changed = [list(_leaves(deviation) if full else deviation.changes) for deviation in deviations]
+    times = Counter(_difference(change) for changes in changed for change in changes)
+    for deviation, changes in zip(deviations, changed, strict=True):
+        owner = _owner(deviation, several)
+        # What is left in the count is told; a history says everything again in every later request.
+        told = [(change, times.pop(_difference(change), 0)) for change in changes]
+        blocks = [_block(change, again - 1, width=width, full=full, owner=owner) for change, again in told if again]
         blocks += [[line] for line in _asked(deviation, trees, width=width, full=full)]
         for number, block in enumerate(blocks):
             if full:
@@ -127,6 +134,23 @@ def _field_lines(deviations: Sequence[Deviation], trees: Sequence[SpanTree], roo
                 left -= len(block)
     if hidden:
         yield Line(f"  … {_count(hidden, 'more changed field')} (-vv shows them)", "dim")
+
+
+def _leaves(deviation: Deviation) -> Iterator[FieldChange]:
+    """The changes of a deviation, also of one that was compared in a hurry, item by item."""
+    for change in deviation.changes:
+        yield from list(leaf_changes(change)) or [change]  # a hook's deviation may say anything
+
+
+def _difference(change: FieldChange) -> tuple[str, str, str]:
+    return change.path, value_text(change.golden), value_text(change.live)
+
+
+def _block(change: FieldChange, again: int, *, width: int, full: bool, owner: str) -> list[Line]:
+    lines = offer_lines(change, full=full, owner=owner) or change_lines(change, width=width, full=full, owner=owner)
+    if again:
+        lines.append(Line(f"    (and the same {_count(again, 'more time')})", "dim"))
+    return lines
 
 
 def _owner(deviation: Deviation, several: bool) -> str:
@@ -149,6 +173,8 @@ def _asked(deviation: Deviation, trees: Sequence[SpanTree], *, width: int, full:
         asked = value_text(request.get("arguments", {}))
     elif said := gist(body.get("json")) if isinstance(body, Mapping) else "":
         asked = value_text(said)
+    elif span.kind not in HTTP_KINDS:
+        asked = value_text(request.get("params", request.get("argv", {})))
     else:
         asked = f"{request.get('method', '')} {request.get('url', '')}".strip()
     if asked:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Any
 
+from .._compare.fields import declared_name
 from .._compare.likeness import shared_prefix
 from .._model import MISSING, FieldChange
 from .terminal import Line, escape
@@ -34,7 +35,7 @@ def change_lines(change: FieldChange, *, width: int, full: bool = False, owner: 
         full: whole values instead of a window around the first difference.
         owner: name of the span, put before the path.
     """
-    lines = [Line(f"  {owner}: {change.path}" if owner else f"  {change.path}", "path", whole=full)]
+    lines = [_path_line(change, full=full, owner=owner)]
     golden, live = change.golden, change.live
     if isinstance(golden, str) and isinstance(live, str) and ("\n" in golden or "\n" in live):
         diff = _line_diff(golden.splitlines(True), live.splitlines(True), width=width - 4, full=full)
@@ -43,6 +44,30 @@ def change_lines(change: FieldChange, *, width: int, full: bool = False, owner: 
     room = _CHARACTERS if full else width - 4
     one, other = _windows(golden, live, room)
     return [*lines, Line(f"  - {one}", "-", whole=full), Line(f"  + {other}", "+", whole=full)]
+
+
+def offer_lines(change: FieldChange, *, full: bool = False, owner: str = "") -> list[Line]:
+    """Describe a tool that a request no longer offers to the model, or now does; nothing if it is another change.
+
+    Args:
+        change: the field.
+        full: also the declaration.
+        owner: name of the span, put before the path.
+    """
+    if (change.golden is MISSING) == (change.live is MISSING):
+        return []
+    gone = change.live is MISSING
+    declared = change.golden if gone else change.live
+    name = declared_name(change.path, declared)
+    if not name:
+        return []
+    mark, what = ("-", "is no longer offered") if gone else ("+", "is now offered")
+    lines = [_path_line(change, full=full, owner=owner), Line(f"  {mark} tool {name} {what} to the model", mark)]
+    return [*lines, Line(f"  {mark} {value_text(declared)[:_CHARACTERS]}", mark, whole=True)] if full else lines
+
+
+def _path_line(change: FieldChange, *, full: bool, owner: str) -> Line:
+    return Line(f"  {owner}: {change.path}" if owner else f"  {change.path}", "path", whole=full)
 
 
 def value_text(value: Any, *, ascii_only: bool = False) -> str:

@@ -8,6 +8,9 @@ Invariants:
 
 * Pure: what a process knows of itself comes in as a ``Context``.
 * What is equal already is never looked at, and nothing but a value of the recording is ever put in.
+
+What servers of models draw for their answers (``drawn``) is another matter: it is looked at only where two runs were
+both answered for real.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from typing import Any
 from . import tokens
 from .clock import Clock as Clock
 from .context import Context as Context
+from .drawn import DRAWN as DRAWN
+from .drawn import Drawn as Drawn
 from .pair import Couples, Pair, is_number
 from .pair import Substitution as Substitution
 from .tokens import LITERAL, NUMBER, Piece

@@ -133,11 +133,21 @@ class Clock:
         start_ns: from when, nanoseconds since the epoch.
         end_ns: until when.
         offset: of its local time, seconds east of Greenwich.
+        moved: whether the tests had stopped or moved it: then when it began was their author's choice.
     """
 
     start_ns: int
     end_ns: int
     offset: int
+    moved: bool = False
+
+    def stands_for(self, other: Clock) -> bool:
+        """Whether one clock in one run can be the other in another: not where somebody chose another time since."""
+        if not (self.moved or other.moved):
+            return True
+        slack = int(_TOLERANCE * 1e9)
+        meet = self.start_ns - slack <= other.end_ns and other.start_ns - slack <= self.end_ns
+        return self.moved and other.moved and meet
 
     def showed(self, fields: Mapping[str, int]) -> bool:
         """Whether a clock of this machine, local or UTC, showed this."""

@@ -73,7 +73,9 @@ class Context:
     def to_plain(self) -> dict[str, Any]:
         """As a cassette's header holds it."""
         clocks = [
-            {"from": str(clock.start_ns), "to": str(clock.end_ns), "utc_offset": clock.offset} for clock in self.clocks
+            {"from": str(clock.start_ns), "to": str(clock.end_ns), "utc_offset": clock.offset}
+            | ({"moved": True} if clock.moved else {})
+            for clock in self.clocks
         ]
         return {"clocks": clocks, "values": {kind: sorted(found) for kind, found in sorted(self.values.items())}}
 
@@ -87,7 +89,10 @@ class Context:
         if plain is None:
             return cls()
         try:
-            clocks = [Clock(int(one["from"]), int(one["to"]), int(one["utc_offset"])) for one in plain["clocks"]]
+            clocks = [
+                Clock(int(one["from"]), int(one["to"]), int(one["utc_offset"]), moved=one.get("moved") is True)
+                for one in plain["clocks"]
+            ]
             values = {str(kind): frozenset(map(str, found)) for kind, found in plain["values"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CassetteBroken(

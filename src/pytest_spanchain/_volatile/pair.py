@@ -9,7 +9,7 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os.path import commonprefix, dirname
 from typing import Any
@@ -190,7 +190,13 @@ class Pair:
             for other in ours:
                 if one.is_like(other) and self._showed(one, other):
                     return True
-        return _is_epoch(golden, self._then.clocks) and _is_epoch(live, self._now.clocks) and _alike(golden, live)
+        return _alike(golden, live) and any(
+            _is_epoch(golden, then) and _is_epoch(live, now) for then, now in self._clocks()
+        )
+
+    def _clocks(self) -> Iterator[tuple[Clock, Clock]]:
+        """The clocks of then and now that can have shown the same."""
+        return ((then, now) for then in self._then.clocks for now in self._now.clocks if then.stands_for(now))
 
     def _showed(self, golden: Reading, live: Reading) -> bool:
         if self._both_showed(golden.fields, live.fields):
@@ -202,11 +208,10 @@ class Pair:
         if not golden:
             return False
         zones = golden.get("zone"), live.get("zone")
-        for then in self._then.clocks:
-            for now in self._now.clocks:
-                local = None not in zones and then.is_local(zones[0] or 0) and now.is_local(zones[1] or 0)
-                if (zones[0] == zones[1] or local) and then.showed(golden) and now.showed(live):
-                    return True
+        for then, now in self._clocks():
+            local = None not in zones and then.is_local(zones[0] or 0) and now.is_local(zones[1] or 0)
+            if (zones[0] == zones[1] or local) and then.showed(golden) and now.showed(live):
+                return True
         return False
 
 
@@ -234,10 +239,10 @@ def _key(piece: Piece) -> tuple[str, str]:
 _EPOCH_UNITS = {10: 1.0, 13: 1e3, 16: 1e6, 19: 1e9}
 
 
-def _is_epoch(text: str, clocks: Iterable[Clock]) -> bool:
+def _is_epoch(text: str, clock: Clock) -> bool:
     whole = text.partition(".")[0]
     unit = _EPOCH_UNITS.get(len(whole)) if whole.isdigit() else None
-    return unit is not None and any(clock.passed(float(text) / unit) for clock in clocks)
+    return unit is not None and clock.passed(float(text) / unit)
 
 
 def _alike(golden: str, live: str) -> bool:

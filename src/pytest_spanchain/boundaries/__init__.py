@@ -8,22 +8,23 @@ that a thread that outlives its test meets the run's "closed" error and not the 
 from __future__ import annotations
 
 import importlib
-import importlib.abc
-import importlib.util
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 from .._run import OWNERSHIP, Run
 from .._settings import Settings
 from ..errors import BoundaryError
 from . import _found, threads, tools
+from ._loader import Watcher
 
 CLIENTS = {
+    "claude_agent_sdk._internal.client": "claude_agent_sdk",
+    "claude_agent_sdk._internal.query": "claude_agent_sdk",
+    "claude_agent_sdk._internal.transport.subprocess_cli": "claude_agent_sdk",
+    "claude_agent_sdk.client": "claude_agent_sdk",
     "httpx": "httpx",
     "httpx2": "httpx",
     "aiohttp": "aiohttp",
@@ -35,6 +36,17 @@ CLIENTS = {
     "botocore.waiter": "botocore",
     "grpc._channel": "grpc",
     "grpc.aio._channel": "grpc",
+    "fastmcp.client.transports.memory": "mcp",
+    "mcp.client._memory": "mcp",
+    "mcp.client.client": "mcp",
+    "mcp.client.session": "mcp",
+    "mcp.client.sse": "mcp",
+    "mcp.client.stdio": "mcp",
+    "mcp.client.streamable_http": "mcp",
+    "mcp.client.websocket": "mcp",
+    "mcp.shared.memory": "mcp",
+    "subprocess": "subprocess",
+    "trio._subprocess": "trio",
     "openai._base_client": "retries",
     "anthropic._base_client": "retries",
 }
@@ -103,8 +115,7 @@ def install() -> None:
     """Patch the watched libraries, now or when they are imported."""
     with _lock:
         threads.install()
-        if not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
-            sys.meta_path.insert(0, _Watcher())
+        _watcher.start()
         for name in (*CLIENTS, *FRAMEWORKS):
             module = sys.modules.get(name)
             # A module that is still being imported has no spec loaded to the end; the watcher is too late for it. And
@@ -140,41 +151,13 @@ def _install_one(name: str, module: ModuleType) -> None:
         setattr(module, _MARK, True)
 
 
-class _Watcher(importlib.abc.MetaPathFinder):
-    """Finds watched modules like everybody else, and patches them once they are executed."""
-
-    def __init__(self) -> None:
-        self._looking = threading.local()
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if (fullname not in CLIENTS and fullname not in FRAMEWORKS) or getattr(self._looking, "now", False):
-            return None
-        self._looking.now = True
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self._looking.now = False
-        if spec is not None and spec.loader is not None:
-            spec.loader = _PatchingLoader(spec.loader)
-        return spec
+def _told(name: str, module: ModuleType) -> None:
+    with _lock:
+        _install_one(name, module)
 
 
-class _PatchingLoader(importlib.abc.Loader):
-    def __init__(self, loader: importlib.abc.Loader) -> None:
-        self._loader = loader
+class _Watcher(Watcher):
+    """Of the libraries, for the life of the process; a run has one of its own."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)  # where its sources and its data are
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        spec = module.__spec__
-        assert spec is not None
-        spec.loader = module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        with _lock:
-            _install_one(spec.name, module)
+_watcher = _Watcher(wants=lambda name: name in CLIENTS or name in FRAMEWORKS, told=_told)

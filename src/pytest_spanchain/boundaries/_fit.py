@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType, FunctionType
-from typing import Any
 
 from .. import _patch
 from .._genai import ToolDeclaration
@@ -24,8 +23,10 @@ class Fit(IntEnum):
     NONE = 0
     ASKED = 1
     """It could be: a call counts if it is one that the model has asked for."""
-    SURE = 2
-    """Its name and all its parameters are the declared ones."""
+    NAMED = 2
+    """Its name and all its parameters are the declared ones: all calls count, until something speaks against it."""
+    SURE = 3
+    """The same, and the program keeps it under the tool's name, or a call was what the model had asked for."""
 
 
 SUPPLIED = {
@@ -73,7 +74,7 @@ class Names:
 
 
 def fit(function: FunctionType, declaration: ToolDeclaration, *, bound: bool) -> Fit:
-    """How well a function of the right name takes what the model gives.
+    """How well a function of the right name takes what the model gives: ``SURE``, ``ASKED`` or ``NONE``.
 
     Args:
         function: the function.
@@ -94,14 +95,9 @@ def fit(function: FunctionType, declaration: ToolDeclaration, *, bound: bool) ->
         supplied = {name for name in required if _plain(name) not in wanted}
         return Fit.SURE if supplied <= SUPPLIED else Fit.ASKED
     takes = len(positional) if not code.co_flags & CO_VARARGS else len(wanted)
+    needed = required - SUPPLIED
     # One parameter for all of them, or the same number under other names.
-    return Fit.ASKED if takes and (len(required) <= 1 or len(required) <= len(wanted) <= takes) else Fit.NONE
-
-
-def same(asked: Any, given: Mapping[str, Any]) -> bool:
-    """Whether a call is what the model asked for: every value is there, under whatever name, or all of them as one."""
-    values = list(given.values())
-    return asked in values or (isinstance(asked, Mapping) and all(value in values for value in asked.values()))
+    return Fit.ASKED if takes and (len(needed) <= 1 or len(needed) <= len(wanted) <= takes) else Fit.NONE
 
 
 def _parameters(code: CodeType, *, bound: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -7,29 +7,38 @@ same way. A boundary brings its library's chunks and gets chunks back.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import _body, _session
 from .._guard import is_telemetry
 from .._run import Call, Run, current_run
 
+DECODED = ("content-encoding", "content-length", "transfer-encoding")
+"""Headers that tell of a body as it was sent, and no longer hold when it is handed on decoded."""
+
+GIVEN_UP = "the recorded call was given up before it was answered"
+"""Words of the error in replay where the recorded agent had not waited for the answer."""
+
 _STOPPED = {"closed": "closed the stream", "cancelled": "was stopped while it waited"}
 
 Headers = Sequence[tuple[str, str]]
 
+_NUMBERED = re.compile(r"\[Errno (-?\d+)\] (.*)", re.DOTALL)
 _SIGNATURE = re.compile(r"[?&](?:x-(?:amz|goog)-)?sig(?:nature)?=", re.IGNORECASE)
 _SIGNED_AT = re.compile(r"(?<=[?&])(x-(?:amz|goog)-date|expires|se|st)=\d[\dTZ:%A-]*", re.IGNORECASE)
 _BOUNDARY = re.compile(r"^multipart/.*\bboundary=\"?([^\";]+)", re.IGNORECASE)
 
 
-def watching(host: str, port: int | None, *, path: str = "") -> Run | None:
+def watching(host: str, port: int | None, *, path: str = "", asks: bool = True) -> Run | None:
     """The run that a request belongs to.
 
     Args:
         host: name or address.
         port: its port, if it is given.
         path: of the request, where it is known: exporters of telemetry are told by it.
+        asks: whether the request goes out here, and is counted where no run owns it; not if somebody below is asked
+            as well, or nothing but a connection is wanted.
 
     Returns:
         ``None`` if it is nobody's: there is no run; it is telemetry, which stays out of cassettes (the guard refuses it
@@ -41,14 +50,14 @@ def watching(host: str, port: int | None, *, path: str = "") -> Run | None:
     if is_telemetry(host, port, path=path):
         return None
     run = current_run()
-    if run is None and (session := _session.current()) is not None:
+    if asks and run is None and (session := _session.current()) is not None:
         session.met(host)
-    return None if run is None or run.inside("http", "model") else run
+    return None if run is None or run.inside("http", "model", "mcp", "process") else run
 
 
 def request_of(*, method: str, url: str, headers: Headers, content: bytes) -> dict[str, Any]:
     """The plain request of an HTTP exchange (shape: see ``_model``)."""
-    content_type = _content_type(headers)
+    content_type = value_of(headers, "content-type")
     drawn = _BOUNDARY.search(content_type)
     if drawn is not None:
         # Clients draw it at random for every request; redaction levels it in the header.
@@ -59,24 +68,32 @@ def request_of(*, method: str, url: str, headers: Headers, content: bytes) -> di
     return {"method": method, "url": url, "headers": list(headers), "body": body}
 
 
-def failed(call: Call, error: BaseException, *, message: str = "") -> None:
-    """The call raised before there was an answer; what is no ``Exception`` is the caller giving up.
+def no_answer(call: Call, error: BaseException | None = None, *, step: str = "", message: str = "") -> None:
+    """The call came to no answer.
 
     Args:
-        call: the crossing that it answers.
-        error: what it raised.
+        call: the crossing.
+        error: what it raised; nothing, or what is no ``Exception``, is the caller giving up.
+        step: while what it was raised, where one error can come from several; ``step_of`` tells it in replay.
         message: what to record of it, where its own words do not say all that replay needs.
     """
-    known = isinstance(error, Exception)
+    told = _error(error, message) if isinstance(error, Exception) else None
+    if told is not None and step:
+        told["type"] = f"{step}:{told['type']}"
     call.finish(
-        {
-            "status": None,
-            "headers": [],
-            "body": None,
-            "end": "error" if known else "closed",
-            "error": _error(error, message) if known else None,
-        }
+        {"status": None, "headers": [], "body": None, "end": "closed" if told is None else "error", "error": told}
     )
+
+
+def step_of(error: Mapping[str, Any] | None) -> str:
+    """While what a recorded error was raised."""
+    return "" if error is None else str(error["type"]).rpartition(":")[0]
+
+
+def numbered(message: str) -> tuple[int, str] | None:
+    """Number and words of an ``OSError``, if a recorded message has both."""
+    found = _NUMBERED.fullmatch(message)
+    return (int(found[1]), found[2]) if found else None
 
 
 class Recording:
@@ -107,7 +124,7 @@ class Recording:
             {
                 "status": self._status,
                 "headers": self._kept(),
-                "body": _body.body_of(self.chunks, content_type=_content_type(self._headers)),
+                "body": _body.body_of(self.chunks, content_type=value_of(self._headers, "content-type")),
                 "end": end,
                 "error": _error(error) if error else None,
             }
@@ -181,8 +198,9 @@ class Replay:
         return part if part is None or "message" not in part else {**part, "message": body["message"]}
 
 
-def _content_type(headers: Headers) -> str:
-    return next((value for name, value in headers if name.lower() == "content-type"), "")
+def value_of(headers: Iterable[tuple[str, str]], name: str) -> str:
+    """The first header of that lower-case name, or nothing."""
+    return next((value for key, value in headers if key.lower() == name), "")
 
 
 def _error(error: BaseException, message: str = "") -> dict[str, str]:

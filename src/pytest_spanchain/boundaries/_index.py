@@ -126,7 +126,7 @@ def content(cell: CellType) -> Any:
 
 
 _modules: dict[str, Module] = {}
-_imported: tuple[int, str] = (0, "")
+_imported: tuple[int, str, tuple[str, ...]] = (0, "", ())
 _users: list[str] = []
 
 
@@ -143,7 +143,7 @@ def modules() -> Iterator[Module]:
 def _names() -> list[str]:
     """Names of the user's modules; looked for again when something was imported, which is put at the end."""
     global _imported
-    imported = len(sys.modules), next(reversed(sys.modules))
+    imported = len(sys.modules), next(reversed(sys.modules)), _own.homes()
     if imported != _imported:
         homes = [(name, space_of(module).get("__file__")) for name, module in list(sys.modules.items())]
         _users[:] = [name for name, home in homes if isinstance(home, str) and _own.is_users_file(home)]

@@ -2,6 +2,8 @@
 
 Told by the file that a function was compiled from and the file of the module that it lives in; both must be the user's.
 An installed package is not, an editable install is.
+
+Invariant: the answer depends on the file and on where the project is, and not on where the process has gone since.
 """
 
 from __future__ import annotations
@@ -14,13 +16,23 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from .. import _patch
+from .. import _patch, _session
 
 _PACKAGES = {"site-packages", "dist-packages"}
 _OURS = str(Path(__file__).resolve().parent.parent)
 _LIBRARY = ("stdlib", "platstdlib")
 _IN_ENVIRONMENT = {"lib", "lib64", "Lib", "bin", "Scripts", "include", "share"}
 _TEST_FILES = ("test_", "conftest")
+
+
+def _started_in() -> tuple[str, ...]:
+    try:
+        return (os.getcwd(),)
+    except OSError:  # it is gone
+        return ()
+
+
+_STARTED_IN = _started_in()
 
 
 def is_users(function: FunctionType) -> bool:
@@ -47,21 +59,32 @@ def is_users_class(cls: type) -> bool:
     )
 
 
-@functools.cache
 def is_users_file(path: str) -> bool:
     """Whether a source file is the user's."""
+    return _is_users_file(path, homes())
+
+
+def homes() -> tuple[str, ...]:
+    """Where the project is; outside of pytest, where the process was when it first had a run."""
+    session = _session.current()
+    return (session.homes if session is not None else ()) or _STARTED_IN
+
+
+@functools.cache
+def _is_users_file(path: str, homes: tuple[str, ...]) -> bool:
     if not path or path.startswith("<"):  # made by a program: dataclasses, templates, a shell
         return False
-    real = os.path.realpath(path)
-    return not any(_is_foreign(spelling) for spelling in {os.path.abspath(path), real})
+    # A relative entry of ``sys.path`` makes relative files; they are relative to where the program was started.
+    absolute = os.path.normpath(os.path.join(*homes[:1], path))
+    return not any(_is_foreign(spelling, homes) for spelling in {absolute, os.path.realpath(absolute)})
 
 
-def _is_foreign(path: str) -> bool:
+def _is_foreign(path: str, homes: tuple[str, ...]) -> bool:
     parts = Path(path).parts
     return (
         bool(_PACKAGES.intersection(parts))
         or any(path.startswith(directory + os.sep) for directory in (_OURS, *_standard_library()))
-        or _is_in_environment(Path(path))
+        or _is_in_environment(Path(path), homes)
     )
 
 
@@ -71,14 +94,19 @@ def _standard_library() -> tuple[str, ...]:
     return tuple({spelling for path in found if path for spelling in (path, os.path.realpath(path))})
 
 
-def _is_in_environment(path: Path) -> bool:
+def _is_in_environment(path: Path, homes: tuple[str, ...]) -> bool:
     """Below a virtual environment; of one that holds the whole project, only in the directories that are its own."""
-    here = Path(os.path.abspath(os.curdir))
     for parent in path.parents:
         if _is_environment(parent):
-            holds_project = parent == here or parent in here.parents
+            holds_project = any(parent in (home, *home.parents) for home in _spelt(homes))
             return not holds_project or path.relative_to(parent).parts[0] in _IN_ENVIRONMENT
     return False
+
+
+@functools.cache
+def _spelt(homes: tuple[str, ...]) -> tuple[Path, ...]:
+    """As they are written, and as they are."""
+    return tuple({Path(spelling) for home in homes for spelling in (home, os.path.realpath(home))})
 
 
 @functools.cache

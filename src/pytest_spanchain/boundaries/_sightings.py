@@ -89,7 +89,7 @@ class Search:
                         self._function(function, text=named.text, bound=named.bound)
             for name in exact:
                 if name in module.space:
-                    self._under(name, module.space[name])
+                    self._under(name, module.space[name], most=Fit.NAMED)
             for reference in module.classes:
                 cls = reference()
                 if cls is not None and not exact.isdisjoint(type.__getattribute__(cls, "__dict__")):
@@ -102,7 +102,7 @@ class Search:
         """Look at what the user's running functions hold, from a frame outwards."""
         while frame is not None:
             if frame.f_code.co_name != "<module>" and _own.is_users_file(frame.f_code.co_filename):
-                self._mapping(dict(frame.f_locals))
+                self._mapping(dict(frame.f_locals), most=Fit.NAMED)
             frame = frame.f_back
         return self._walk()
 
@@ -116,7 +116,7 @@ class Search:
             elif kind is dict and thing is not self._declared:
                 for name in self._names.exact:
                     if name in thing:
-                        self._under(name, thing[name])
+                        self._under(name, thing[name], most=Fit.NAMED)
         return self
 
     def _walk(self) -> Search:
@@ -136,6 +136,7 @@ class Search:
         if kind is FunctionType:
             self._function(thing)
             self._later(_index.content(cell) for cell in thing.__closure__ or ())
+            self._later([*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()])
             self._later(_index.behind(thing))
         elif kind is MethodType:
             self._function(thing.__func__, bound=True)
@@ -156,10 +157,10 @@ class Search:
         elif not _own.is_pytests(kind):
             self._foreign(thing)
 
-    def _mapping(self, mapping: Mapping[Any, Any], *, deep: bool = True) -> None:
+    def _mapping(self, mapping: Mapping[Any, Any], *, deep: bool = True, most: Fit = Fit.SURE) -> None:
         for name in self._names.exact:
             if name in mapping:
-                self._under(name, mapping[name])
+                self._under(name, mapping[name], most=most)
         values = _values(mapping)
         called: Any = next((mapping[field] for field in _index.NAME_FIELDS if field in mapping), None)
         if type(called) is str and called in self._names.exact:
@@ -227,9 +228,9 @@ class Search:
             if type(thing.__func__) is FunctionType:
                 self._sight(thing.__func__, name, bound=True, most=most)
         elif kind not in _LEAVES and not issubclass(kind, type) and _own.is_users_class(kind):
-            self._methods(name, kind)
+            self._methods(name, kind, most=most)
 
-    def _methods(self, name: str, cls: type) -> None:
+    def _methods(self, name: str, cls: type, *, most: Fit = Fit.SURE) -> None:
         """An object of this class goes by that name: what is called of it is one of these."""
         if name not in self._names.exact:
             return
@@ -237,7 +238,7 @@ class Search:
             members = type.__getattribute__(owner, "__dict__")
             for method in _METHODS:
                 if type(member := members.get(method)) is FunctionType:
-                    self._sight(member, name, bound=True)
+                    self._sight(member, name, bound=True, most=most)
 
     def _function(self, function: Any, *, text: str = "", bound: bool | None = None) -> None:
         """A function is met: what is it called?"""
@@ -246,7 +247,7 @@ class Search:
         for called in dict.fromkeys([text or function.__name__, function.__name__]):
             for name in self._names.meant(called):
                 is_bound = _targets.is_method(function) if bound is None else bound
-                self._sight(function, name, bound=is_bound, most=Fit.SURE if name == called else Fit.ASKED)
+                self._sight(function, name, bound=is_bound, most=Fit.NAMED if name == called else Fit.ASKED)
 
     def _sight(self, function: FunctionType, name: str, *, bound: bool, most: Fit = Fit.SURE) -> None:
         known = self._found.get((id(function), name))

@@ -16,8 +16,9 @@ from types import FunctionType, MethodType
 from typing import Any, cast
 
 from .._run import OWNERSHIP, Run
-from .._values import trusted_types
 from .._values.trust import type_name
+from ._body_types import body_types as body_types
+from ._body_types import code_of
 from ._tool_drive import drive_async, drive_async_generator, drive_generator, drive_sync
 from ._tool_io import ToolSpec
 
@@ -82,15 +83,6 @@ def recorded(
     return functools.wraps(function)(_in_form_of(function, spec, settle))
 
 
-def body_types(function: Callable[..., Any], *classes: type) -> Mapping[str, type]:
-    """``trusted_types`` of what runs behind a partial, a method or an object that is called."""
-    return _trusted_types(_code_of(function), *classes)
-
-
-# A framework's calls bring the body anew each time, and to look around its module takes a while.
-_trusted_types = functools.lru_cache(maxsize=1_000)(trusted_types)
-
-
 def spec_of(
     name: str,
     arguments: Mapping[str, Any] | Callable[..., Mapping[str, Any]],
@@ -109,8 +101,8 @@ def spec_of(
 
 
 def idle() -> bool:
-    """Whether no run is there, not even an ended one, so that a seam need not prepare anything."""
-    return not OWNERSHIP.active and OWNERSHIP.left_behind() is None
+    """Whether nobody has to be told of a call: no run is there, not even an ended one, nor what comes after one."""
+    return not OWNERSHIP.active and OWNERSHIP.inherited() is None
 
 
 def in_place_of(real: Any, *, throughout: bool = False, **replaced: Any) -> Any:
@@ -189,7 +181,7 @@ class _Noted:
     def in_form(self) -> Callable[..., Any]:
         """The body, giving ``WithEffects`` where it did more than give."""
         function = self._function
-        code = _code_of(function)
+        code = code_of(function)
         if inspect.isasyncgenfunction(code):
             return self._stream
         if inspect.isgeneratorfunction(code):
@@ -239,15 +231,9 @@ def _as_it_is(value: Any) -> tuple[Any, Any]:
     return value, None
 
 
-def _code_of(function: Callable[..., Any]) -> Callable[..., Any]:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function if inspect.isroutine(function) else type(function).__call__
-
-
 def _in_form_of(function: Callable[..., Any], spec: ToolSpec, settle: _Settle) -> Callable[..., Any]:
     """A function of the same kind; frameworks look at the kind to decide how to run a tool."""
-    code = _code_of(function)
+    code = code_of(function)
     if inspect.isasyncgenfunction(code):
 
         async def stream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:

@@ -23,7 +23,7 @@ from ._wait import hold
 def _begin(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
     """The opened call; ``None`` if the original is to run as if nobody watched."""
     run = current_run()
-    if run is None or not spec.wanted_by(run) or run.inside_seam(spec.name):
+    if run is None or not spec.wanted_by(run) or run.inside_seam(spec.name) or run.inside("mcp"):
         return None
     wanted = asked(spec, args, kwargs)
     if wanted is None:
@@ -37,10 +37,12 @@ def _begin(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cal
             "gen_ai.tool.name": spec.name,
             "gen_ai.tool.type": "function",
         },
+        answers=spec.watcher is None or spec.watcher.answers,
     )
     call.span.seam = spec.seam
+    spec.began(call)
     for problem in wanted.problems:
-        call.fail(problem)
+        spec.unrecordable(call, problem)
     return call
 
 

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from .._canonical import canonical
 from .._layout import LayoutError, order_of, reorder
@@ -24,6 +24,20 @@ Arguments = Callable[[tuple[Any, ...], Mapping[str, Any]], "Mapping[str, Any] | 
 """Takes a call's positional and keyword arguments; gives them by name."""
 
 
+class Watcher(Protocol):
+    """Told of one call of a function that may be none of the tool's."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether the call is known to answer the model, if that has asked."""
+
+    def began(self, call: Call) -> None:
+        """The call is to be recorded, or served."""
+
+    def unrecordable(self, call: Call, error: Unrecordable) -> None:
+        """Something of it cannot be recorded; the watcher answers for the run's being told, if it should be."""
+
+
 @dataclass(frozen=True)
 class ToolSpec:
     """A function that is recorded.
@@ -35,6 +49,7 @@ class ToolSpec:
         types: classes that its results may hold.
         wanted_by: whether a run wants it recorded.
         seam: whether this is where a framework calls tools, and the function behind may be a ``ToolSpec`` of its own.
+        watcher: who is told of the one call that this is the spec of.
     """
 
     name: str
@@ -43,6 +58,19 @@ class ToolSpec:
     types: Mapping[str, type]
     wanted_by: Callable[[Any], bool] = field(default=lambda run: True)
     seam: bool = False
+    watcher: Watcher | None = None
+
+    def began(self, call: Call) -> None:
+        """Say that a call is to be recorded, or served."""
+        if self.watcher is not None:
+            self.watcher.began(call)
+
+    def unrecordable(self, call: Call, error: Unrecordable) -> None:
+        """Say that something of a call cannot be recorded: it fails the run, unless the watcher knows better."""
+        if self.watcher is not None:
+            self.watcher.unrecordable(call, error)
+        else:
+            call.fail(error)
 
 
 @dataclass(frozen=True)
@@ -175,7 +203,7 @@ class Take:
         if not self._ended and value is not None:
             index = len(self._items) - 1
             what = f"what was sent after item {index}"
-            self._sent.append([index, how, _argument(self._spec, value, what, self._call.fail)])
+            self._sent.append([index, how, _argument(self._spec, value, what, self._fail)])
 
     def thrown(self, error: BaseException) -> None:
         """An exception went into a generator after an item."""
@@ -234,9 +262,12 @@ class Take:
             plain = encode(value)
             check_round_trip(plain, types=self._spec.types)
         except Unrecordable as error:
-            self._call.fail(Unrecordable(f"tool {self._spec.name}: {what} cannot be recorded: {error}"))
+            self._fail(Unrecordable(f"tool {self._spec.name}: {what} cannot be recorded: {error}"))
             return _argument(self._spec, value, what, lambda _: None)  # for whoever looks into the failed recording
         return plain
+
+    def _fail(self, error: Unrecordable) -> None:
+        self._spec.unrecordable(self._call, error)
 
 
 def _ordered(response: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,51 @@
-"""How replay waits where the recorded agent waited for something that never came: one bound for every boundary."""
+"""How replay waits: not at all between attempts, and within one bound for what never came when this was recorded."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from .._run import OWNERSHIP
 
 HOLD_SECONDS = 60.0
 """How long an agent is given to give up again on an answer that never came when this was recorded."""
+
+_TICK = 0.01
+_STEPS = 100
+
+
+def skips() -> bool:
+    """Whether a library's own wait between two attempts is passed over: replay does not wait for what is recorded."""
+    run = OWNERSHIP.peek()
+    return run is not None and not run.records
+
+
+def until(over: Callable[[], bool]) -> bool:
+    """Wait in a thread until something is over, and tell whether it is. Bounded by count: tests stop clocks."""
+    never = threading.Event()
+    for _ in range(int(HOLD_SECONDS / _TICK) + 1):
+        if over():
+            return True
+        never.wait(_TICK)
+    return False
+
+
+@contextmanager
+def bounded(ring: Callable[[], object]) -> Iterator[None]:
+    """Call ``ring``, from another thread, if the block takes too long by a clock that no test stops.
+
+    Event loops, and waits for conditions, ask ``time.monotonic``: where that stands still, they time out never.
+    """
+    timer = threading.Timer(HOLD_SECONDS, ring)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 async def sleep(seconds: float) -> None:
@@ -23,7 +61,86 @@ async def hold(give_up: Callable[[], object]) -> None:
         give_up: called when something ends the wait.
     """
     try:
-        await sleep(HOLD_SECONDS)
+        await _held()
     except BaseException:
         give_up()
         raise
+
+
+async def step() -> None:
+    """Let others have their turn in the event loop that runs."""
+    await sleep(0)
+
+
+async def in_time(go: Callable[[], Awaitable[object]], beside: Sequence[Callable[[], Awaitable[object]]] = ()) -> bool:
+    """Await something, within the one bound, and tell whether it came to its end.
+
+    Args:
+        go: what is awaited.
+        beside: what runs beside it and is given up with it: nobody waits for these.
+    """
+    import anyio
+
+    raised: list[Exception] = []
+
+    async def awaited(one: Callable[[], Awaitable[object]]) -> None:
+        await one()
+
+    async def all_of_it() -> None:
+        async with anyio.create_task_group() as group:
+            for one in beside:
+                group.start_soon(awaited, one)
+                await step()
+            try:
+                await go()
+                for _ in range(_STEPS):  # what runs beside it may have something to do first
+                    await step()
+            except Exception as error:  # noqa: BLE001  # as it is, and not in a group
+                raised.append(error)
+            group.cancel_scope.cancel()
+
+    with anyio.CancelScope() as scope, bounded(_soon(scope.cancel)):
+        await (all_of_it() if beside else go())
+    for error in raised:
+        raise error
+    return not scope.cancelled_caught
+
+
+def _soon(ring: Callable[[], object]) -> Callable[[], None]:
+    """Does something in the event loop that runs, asked by whichever thread."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        token = trio.lowlevel.current_trio_token()
+        return lambda: _rung(token.run_sync_soon, ring)
+    loop = asyncio.get_running_loop()
+    return lambda: _rung(loop.call_soon_threadsafe, ring)
+
+
+async def _held() -> None:
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        over = trio.Event()
+        with bounded(_soon(over.set)):
+            await over.wait()
+    else:
+        await done(asyncio.get_running_loop().create_future())
+
+
+async def done(future: asyncio.Future[None]) -> bool:
+    """Wait until a future is done, and tell whether it is; it is done afterwards."""
+    late = False
+
+    def ring() -> None:
+        nonlocal late
+        if not future.done():
+            late = True
+            future.set_result(None)
+
+    with bounded(_soon(ring)):
+        await future
+    return not late
+
+
+def _rung(soon: Callable[[Callable[[], object]], object], ring: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop has ended meanwhile, and with it who waited
+        soon(ring)

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-_GIVEN_UP = {"type": "ClientConnectionError", "message": "the recorded call was given up before it was answered"}
+from .. import _http
 
-_ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)", re.DOTALL)
+_GIVEN_UP = {"type": "ClientConnectionError", "message": _http.GIVEN_UP}
+
 _REFUSED = re.compile(r"Cannot connect to (?:host|unix socket) (.*) ssl:.*? \[(.*)\]", re.DOTALL)
 _ANSWERED = re.compile(r"(\d+), message=(.*), url=.*", re.DOTALL)
 
@@ -44,8 +45,8 @@ def made_anew(lib: ModuleType, error: Mapping[str, Any] | None, request: Any) ->
             made = _connector_error(errors, found, message, request)
         elif issubclass(found, errors.ClientResponseError):
             made = _response_error(found, message, request)
-        elif issubclass(found, OSError) and (numbered := _ERRNO.fullmatch(message)):
-            made = found(int(numbered[1]), numbered[2])
+        elif issubclass(found, OSError) and (numbered := _http.numbered(message)):
+            made = found(*numbered)
         elif found is not errors.ServerFingerprintMismatch:
             made = found(message)
     if not isinstance(made, Exception):
@@ -55,8 +56,7 @@ def made_anew(lib: ModuleType, error: Mapping[str, Any] | None, request: Any) ->
 
 
 def _connector_error(errors: ModuleType, found: Any, message: str, request: Any) -> Any:
-    numbered = _ERRNO.fullmatch(message)
-    number, text = (int(numbered[1]), numbered[2]) if numbered else (None, message)
+    number, text = _http.numbered(message) or (None, message)
     said = _REFUSED.fullmatch(text)
     if said is None:
         return None

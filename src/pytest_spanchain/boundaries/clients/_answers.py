@@ -9,13 +9,10 @@ Invariant: nothing is finished by the garbage collector, which may come while th
 from __future__ import annotations
 
 import builtins
-import functools
 import http.client
 import io
-import re
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, cast
 
@@ -25,11 +22,9 @@ from ...errors import RecordingError
 from .. import _http, _wait
 from . import _wire
 
-_ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)", re.DOTALL)
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _SSL_NUMBERS = {ssl.SSLEOFError: ssl.SSL_ERROR_EOF, ssl.SSLZeroReturnError: ssl.SSL_ERROR_ZERO_RETURN}
-_TICK = 0.01
-_GIVEN_UP = {"type": "RemoteDisconnected", "message": "the recorded call was given up before it was answered"}
+_GIVEN_UP = {"type": "RemoteDisconnected", "message": _http.GIVEN_UP}
 
 
 def follow(call: Call, response: http.client.HTTPResponse, *, method: str) -> Following:
@@ -48,7 +43,7 @@ class Following(_http.Recording):
     def __init__(self, call: Call, response: http.client.HTTPResponse, *, method: str) -> None:
         headers = response.getheaders()
         super().__init__(call, status=response.status, headers=headers)
-        self._encoding = _wire.value_of(headers, "content-encoding")
+        self._encoding = _http.value_of(headers, "content-encoding")
         chunked = bool(response.chunked) and method != "HEAD"
         self.body: _wire.ChunkedBody | _wire.PlainBody
         self.body = _wire.ChunkedBody() if chunked else _wire.PlainBody(response.length)
@@ -213,15 +208,6 @@ class _Served:
         self._source.close()
 
 
-def failed(call: Call, error: BaseException, *, step: str = "") -> None:
-    """The call raised before there was an answer; ``step`` tells while what, where one error can come from several."""
-    if not isinstance(error, Exception) or not step:
-        _http.failed(call, error)
-        return
-    fault = {"type": f"{step}:{type(error).__name__}", "message": str(error)}
-    call.finish({"status": None, "headers": [], "body": None, "end": "error", "error": fault})
-
-
 def raise_recorded(call: Call, *, library: Any = None) -> NoReturn:
     """Fail as the recorded call failed.
 
@@ -242,22 +228,10 @@ def raise_recorded(call: Call, *, library: Any = None) -> NoReturn:
 
 def _hold() -> None:
     """Wait for the end of the run."""
-    run, deadline = OWNERSHIP.peek(), time.monotonic() + _wait.HOLD_SECONDS
-    while run is not None and not run.closed:
-        if time.monotonic() > deadline:
-            return
-        time.sleep(_TICK)
+    run = OWNERSHIP.peek()
+    if run is not None and not _wait.until(lambda: run.closed):
+        return
     raise error_of(_GIVEN_UP)
-
-
-def gives_up(call: Call) -> Callable[[], None]:
-    """How to finish a call whose answer nobody asks for."""
-    return functools.partial(call.finish, {"status": None, "headers": [], "body": None, "end": "closed", "error": None})
-
-
-def step_of(error: Mapping[str, Any] | None) -> str:
-    """While what a recorded error came."""
-    return "" if error is None else str(error["type"].rpartition(":")[0])
 
 
 def error_of(error: Mapping[str, Any] | None, *, library: Any = None) -> Exception:
@@ -275,12 +249,11 @@ def error_of(error: Mapping[str, Any] | None, *, library: Any = None) -> Excepti
 
 def _made(kind: type[Exception], message: str) -> Exception:
     if issubclass(kind, ssl.SSLError):
-        return kind(_SSL_NUMBERS.get(kind, ssl.SSL_ERROR_SSL), message)
+        return kind(int(_SSL_NUMBERS.get(kind, ssl.SSL_ERROR_SSL)), message)
     if kind.__name__ == "SSLError":  # urllib3's holds the one that it stands for
         return kind((ssl.SSLCertVerificationError if _UNTRUSTED in message else ssl.SSLError)(1, message))
     if issubclass(kind, OSError):
-        numbered = _ERRNO.fullmatch(message)
-        return kind(int(numbered[1]), numbered[2]) if numbered else kind(message)
+        return kind(*(_http.numbered(message) or (message,)))
     # Its own constructor wants the pool, the connection, the URL; its text was made of them.
     made = kind.__new__(kind, message)
     if not made.args:

@@ -240,10 +240,8 @@ class _Replayed:
     async def _change(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        try:
-            await asyncio.wait_for(waiter, _wait.HOLD_SECONDS)
-        except asyncio.TimeoutError:
-            raise self._playback.waited() from None
+        if not await _wait.done(waiter):
+            raise self._playback.waited()
 
     def _go(self) -> None:
         if not self.done() and self._playback.is_over():

@@ -104,8 +104,10 @@ class Replayed:
             MissError: it does not come.
         """
         with self._condition:
-            if not self._condition.wait_for(lambda: self._events, timeout=_wait.HOLD_SECONDS):
-                raise self._playback.waited()
+            while not self._events:
+                # Not ``wait_for``, which asks a clock that a test may have stopped.
+                if not self._condition.wait(_wait.HOLD_SECONDS):
+                    raise self._playback.waited()
             return self._events.popleft()
 
     def cancel(self, code: int, details: Any) -> None:

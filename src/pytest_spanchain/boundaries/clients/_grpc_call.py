@@ -90,7 +90,7 @@ def watching(target: str, *, method: str = "") -> Run | None:
             notice.
     """
     host, port = wire.address_of(target)
-    run = _http.watching(host, port, path=method)
+    run = _http.watching(host, port, path=method, asks=bool(method))
     if run is None:
         judge(host, port)
     return run
@@ -146,7 +146,7 @@ class Recording:
         with self._lock:
             if not self._over:
                 self._over = True
-                _http.failed(self._call, error)
+                _http.no_answer(self._call, error)
 
     def gave_up(self, *, waiting: bool) -> None:
         """The agent ended the call: while it waited for an answer, or by not asking for another."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from .. import _http
+
 _NEWLINE = b"\r\n"
 _CUT = re.compile(r"(\d+) bytes read(?:, (\d+) more expected)?")
 _IN_CHUNKS = "in chunks: "
@@ -45,7 +47,7 @@ def sent(wire: bytes) -> Sent:
     for line in lines:
         name, _, value = line.partition(":")
         headers.append((name.strip(), value.strip()))
-    if value_of(headers, "transfer-encoding").lower() == "chunked":
+    if _http.value_of(headers, "transfer-encoding").lower() == "chunked":
         followed = ChunkedBody()
         followed.feed(body)
         body = b"".join(followed.pieces)
@@ -54,14 +56,9 @@ def sent(wire: bytes) -> Sent:
 
 def announces_body(head: Sent) -> bool:
     """Whether the headers say that a body follows."""
-    return value_of(head.headers, "content-length") not in ("", "0") or bool(
-        value_of(head.headers, "transfer-encoding")
+    return _http.value_of(head.headers, "content-length") not in ("", "0") or bool(
+        _http.value_of(head.headers, "transfer-encoding")
     )
-
-
-def value_of(headers: Iterable[tuple[str, str]], name: str) -> str:
-    """The first header of that lower-case name, or nothing."""
-    return next((value for key, value in headers if key.lower() == name), "")
 
 
 class PlainBody:

@@ -26,11 +26,21 @@ from ..._run import Call, Run
 from ...errors import BoundaryError
 from .. import _http, _wait
 from . import _aiohttp_answers, _aiohttp_errors
+from ._needs import needs
 
 OLDEST = "3.12.7"
 """The first release whose requests can be read before they leave."""
 
-_DECODED = ("content-encoding", "content-length", "transfer-encoding")
+_READER = (
+    "begin_http_chunk_receiving",
+    "end_http_chunk_receiving",
+    "feed_data",
+    "feed_eof",
+    "get_read_buffer_limits",
+    "readany",
+    "readchunk",
+    "set_exception",
+)
 
 
 def install(lib: ModuleType) -> None:
@@ -39,7 +49,10 @@ def install(lib: ModuleType) -> None:
     Raises:
         BoundaryError: the library looks different, or somebody else has patched the same method.
     """
-    original = _recognised(lib)
+    try:
+        original = _recognised(lib)
+    except AttributeError as error:
+        raise _unrecognised(lib, str(error)) from None
     edge = _Edge(lib)
 
     @functools.wraps(original)
@@ -58,6 +71,13 @@ def install(lib: ModuleType) -> None:
 
 def _recognised(lib: ModuleType) -> Any:
     """``ClientSession._request``, if all is as this module knows it."""
+    needs(lib, "ClientResponse", "HttpVersion11", "base_protocol", "client_exceptions")
+    needs(lib.base_protocol, "BaseProtocol")
+    needs(lib.client, "URL")
+    needs(lib.client_reqrep, "CIMultiDict", "CIMultiDictProxy")
+    needs(lib.ClientSession, "_base_url", "_middlewares", "_read_bufsize", "auto_decompress")
+    needs(lib.ClientRequest, "DEFAULT_HEADERS", "POST_METHODS", "connection_key", "request_info", "skip_auto_headers")
+    needs(lib.StreamReader, "_buffer", *_READER)
     problem = ""
     request = getattr(lib.ClientSession, "_request", None)
     if request is None or "middlewares" not in inspect.signature(request).parameters:
@@ -69,16 +89,21 @@ def _recognised(lib: ModuleType) -> Any:
     elif unknown := _required(lib.ClientResponse) - _aiohttp_answers.RESPONSE_TAKES:
         problem = f"ClientResponse wants {', '.join(sorted(unknown))}"
     if problem:
-        raise BoundaryError(
-            f"aiohttp {lib.__version__} is not recognised, its calls would not be recorded: {problem}"
-            f" (releases from {OLDEST} on are known)"
-        )
+        raise _unrecognised(lib, problem)
     if stranger := _patched_by(request):
         raise BoundaryError(
             f"aiohttp.ClientSession._request has been replaced by {stranger}, so aiohttp's calls would not be recorded:"
             " let it begin inside the test, or end before it"
         )
     return request
+
+
+def _unrecognised(lib: ModuleType, problem: str) -> BoundaryError:
+    release = getattr(lib, "__version__", "")
+    return BoundaryError(
+        f"aiohttp {release} is not recognised, its calls would not be recorded: {problem}"
+        f" (releases from {OLDEST} on are known)"
+    )
 
 
 def _required(response_class: Any) -> set[str]:
@@ -123,7 +148,7 @@ class _Hop:
             with call.active():
                 live = await handler(request)
         except BaseException as error:
-            _http.failed(call, error, message=_aiohttp_errors.told(error))
+            _http.no_answer(call, error, message=_aiohttp_errors.told(error))
             raise
         return await self._recorded(call, request, live)
 
@@ -144,7 +169,7 @@ class _Hop:
         if not self._undecoded or live.headers.get("Content-Encoding", "").lower() not in self._edge.decodable:
             live.content = reader
             return live
-        headers = [(name, value) for name, value in live.headers.items() if name.lower() not in _DECODED]
+        headers = [(name, value) for name, value in live.headers.items() if name.lower() not in _http.DECODED]
         wire = _aiohttp_answers.Wire(self._edge.lib, live.status, live.reason, headers, reader, behind=live)
         return await _aiohttp_answers.answer(request, self._session, wire)
 

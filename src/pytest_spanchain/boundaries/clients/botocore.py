@@ -7,8 +7,8 @@ import time
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from ..._run import OWNERSHIP
 from ...errors import BoundaryError, SpanchainError
+from .. import _wait
 
 
 def install(module: ModuleType) -> None:
@@ -50,8 +50,7 @@ def _without_waiting(module: Any) -> None:
     original = module.time
 
     def sleep(seconds: float) -> None:
-        run = OWNERSHIP.peek()
-        if run is None or run.records:
+        if not _wait.skips():
             time.sleep(seconds)
 
     # The name in this one module: everybody else's ``time`` stays what it is.

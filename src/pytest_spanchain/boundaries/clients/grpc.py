@@ -32,6 +32,7 @@ from .. import _wait
 from . import _grpc_aio, _grpc_sync
 from . import _grpc_wire as wire
 from ._grpc_call import Crossing, noted, watching
+from ._needs import needs
 
 _SYNC = (
     ("_UnaryUnaryMultiCallable", ("_blocking", "future"), False),
@@ -44,6 +45,14 @@ _SYNC = (
 
 _AIO = (("UnaryUnaryCall", False), ("UnaryStreamCall", False), ("StreamUnaryCall", True), ("StreamStreamCall", True))
 """Classes of ``grpc.aio._call``, and whether they stream their requests."""
+
+_OPERATIONS = (
+    "receive_initial_metadata",
+    "receive_message",
+    "receive_status_on_client",
+    "send_close_from_client",
+    "send_message",
+)
 
 
 def install(lib: ModuleType) -> None:
@@ -66,16 +75,17 @@ def install(lib: ModuleType) -> None:
 
 def _install_sync(lib: Any) -> None:
     cygrpc = lib.cygrpc
+    needs(cygrpc, "OperationType", "SendMessageOperation", "_Metadatum")
+    needs(cygrpc.OperationType, *_OPERATIONS)
+    needs(cygrpc.SendMessageOperation, "_message")
+    needs(lib.Channel, "_target")
     patches = []
     for name, methods, streamed in _SYNC:
         kind = getattr(lib, name)
-        annotations = {field for one in kind.__mro__ for field in getattr(one, "__slots__", ())}
-        if missing := {"_channel", "_target", "_method", "_request_serializer"} - annotations:
-            raise AttributeError(f"{name} has no {missing.pop()}")
+        needs(kind, "_channel", "_target", "_method", "_request_serializer", "_response_deserializer")
         for method in methods:
             patches.append((kind, method, _crossing(getattr(kind, method), streamed=streamed, cygrpc=cygrpc)))
     patches.append((lib.Channel, "subscribe", _subscribe(lib.Channel.subscribe)))
-    _ = (cygrpc.OperationType.send_message, cygrpc.OperationType.receive_status_on_client, cygrpc._Metadatum)
     for owner, name, function in patches:
         setattr(owner, name, function)
 
@@ -103,6 +113,10 @@ def _subscribe(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _install_aio(lib: Any) -> None:
+    needs(lib.cygrpc, "AioRpcStatus", "EOF", "_AioCall")
+    needs(lib.cygrpc._AioCall, "_initial_metadata", "_status", "is_locally_cancelled")
+    needs(lib._common, "serialize")
+    needs(lib.Channel, "_channel")
     patches: list[tuple[Any, str, Any]] = []
     for name, streamed in _AIO:
         kind = getattr(lib, name)
@@ -168,7 +182,7 @@ def _wait_for_state_change(original: Callable[..., Any]) -> Callable[..., Any]:
         if not _replays(_grpc_aio.target_of(self._channel)):
             await original(self, last_observed_state)
         elif last_observed_state is _ready():
-            await asyncio.sleep(_wait.HOLD_SECONDS)
+            await _wait.done(asyncio.get_running_loop().create_future())
 
     return wait_for_state_change
 

@@ -56,11 +56,19 @@ def install(lib: ModuleType) -> None:
     Raises:
         BoundaryError: it looks different.
     """
+    patches = {}
     for name, around in (("endheaders", _endheaders), ("send", _send), ("getresponse", _getresponse)):
         original = vars(lib.HTTPConnection).get(name)
         if not callable(original):
             raise BoundaryError(f"{lib.__name__} is not recognised, its calls would not be recorded: no {name}")
-        setattr(lib.HTTPConnection, name, functools.wraps(original)(around(original)))
+        patches[name] = functools.wraps(original)(around(original))
+    try:
+        made = lib.HTTPConnection("localhost")  # which connects to nobody yet
+        _ = made._tunnel_host, made._tunnel_port, made._buffer, made.sock, made.blocksize, lib.HTTPSConnection.connect
+    except AttributeError as error:
+        raise BoundaryError(f"{lib.__name__} is not recognised, its calls would not be recorded: {error}") from None
+    for name, patched in patches.items():
+        setattr(lib.HTTPConnection, name, patched)
     put_off_connecting(lib.HTTPConnection)
     put_off_connecting(lib.HTTPSConnection)
 
@@ -72,7 +80,7 @@ def put_off_connecting(kind: Any) -> None:
     @functools.wraps(original)
     def connect(self: Any) -> None:
         # A class with its own ``connect`` that builds on this one wants its socket at once.
-        if type(self).connect is not connect or _http.watching(*_place(self)) is None:
+        if type(self).connect is not connect or _http.watching(*_place(self), asks=False) is None:
             original(self)
         else:
             _stand_in(self)
@@ -124,7 +132,8 @@ def _endheaders(original: Callable[..., None]) -> Callable[..., None]:
     def endheaders(self: Any, message_body: Any = None, **options: Any) -> None:
         before = vars(self).get(_MARK)
         pooled = isinstance(before, Exchange) and before.pooled
-        run = None if pooled else _http.watching(*_place(self), path=_path(self))
+        host, port, path = _asked(self)
+        run = None if pooled else _http.watching(host, port, path=path)
         if run is None:
             original(self, message_body, **options)
             return
@@ -175,7 +184,7 @@ def _getresponse(original: Callable[..., Any]) -> Callable[..., Any]:
             with call.active():
                 response = original(self)
         except BaseException as error:
-            _answers.failed(call, error)
+            _http.no_answer(call, error)
             raise
         _answers.follow(call, response, method=exchange.method)
         return response
@@ -218,10 +227,10 @@ def _go(conn: Any, held: Held, *, step: str) -> None:
                 for piece in held.pieces:
                     conn.send(piece)
         except BaseException as error:
-            _answers.failed(call, error, step=step)
+            _http.no_answer(call, error, step=step)
             raise
-        call.at_close = _answers.gives_up(call)
-    elif step and _answers.step_of(call.recorded["error"]) == step:
+        call.at_close = functools.partial(_http.no_answer, call)
+    elif step and _http.step_of(call.recorded["error"]) == step:
         _answers.raise_recorded(call)
     else:
         call.at_close = functools.partial(call.finish, call.recorded)
@@ -252,10 +261,14 @@ def _place(conn: Any) -> tuple[str, int | None]:
     return conn.host, conn.port
 
 
-def _path(conn: Any) -> str:
-    """The path of the request that is being put together."""
+def _asked(conn: Any) -> tuple[str, int | None, str]:
+    """Where the request that is being put together goes, behind a proxy that is asked for it; and its path."""
     line = (conn._buffer or [b""])[0].split(b" ")
-    return urlsplit(line[1].decode("latin-1")).path if len(line) > 1 else ""
+    target = line[1].decode("latin-1") if len(line) > 1 else ""
+    parts = urlsplit(target)
+    if not target.startswith("/") and parts.hostname:
+        return parts.hostname, parts.port, parts.path
+    return (*_place(conn), parts.path)
 
 
 def _pieces(conn: Any, data: Any) -> Iterator[bytes]:

@@ -15,8 +15,7 @@ from typing import Any, cast
 from ..._run import Call
 from ...errors import BoundaryError, MissError
 from .. import _http, _wait
-
-_DECODED = ("content-encoding", "content-length", "transfer-encoding")
+from ._needs import needs
 
 
 def install(lib: ModuleType) -> None:
@@ -27,9 +26,10 @@ def install(lib: ModuleType) -> None:
     """
     try:
         send, send_async = lib.HTTPTransport.handle_request, lib.AsyncHTTPTransport.handle_async_request
+        needs(lib, "RequestError", "Response", "TransportError")
+        edge = _Edge(lib)
     except AttributeError as error:
         raise BoundaryError(f"{lib.__name__} is not recognised, its calls would not be recorded: {error}") from None
-    edge = _Edge(lib)
 
     @functools.wraps(send)
     def handle_request(self: Any, request: Any) -> Any:
@@ -127,7 +127,7 @@ class _Edge:
             with call.active():
                 live = go()
         except BaseException as error:
-            _http.failed(call, error)
+            _http.no_answer(call, error)
             raise
         return self._recording(call, request, live, self._streams[0])
 
@@ -144,7 +144,7 @@ class _Edge:
             with call.active():
                 live = await go()
         except BaseException as error:
-            _http.failed(call, error)
+            _http.no_answer(call, error)
             raise
         return self._recording(call, request, live, self._async_streams[0])
 
@@ -169,7 +169,7 @@ class _Edge:
     def _recording(self, call: Call, request: Any, live: Any, stream_class: Any) -> Any:
         headers = live.headers.raw
         if live.headers.get("content-encoding", "identity").lower() != "identity":
-            headers = [(key, value) for key, value in headers if key.decode("latin-1").lower() not in _DECODED]
+            headers = [(key, value) for key, value in headers if key.decode("latin-1").lower() not in _http.DECODED]
         live.request = request
         extensions = {key: value for key, value in live.extensions.items() if key != "network_stream"}
         return self.lib.Response(
@@ -190,7 +190,7 @@ class _Edge:
     def _error(self, error: Mapping[str, Any] | None, request: Any) -> Exception:
         """The recorded exception: one of the library's own, by name."""
         if error is None:
-            error = {"type": "ReadError", "message": "the recorded call was given up before it was answered"}
+            error = {"type": "ReadError", "message": _http.GIVEN_UP}
         found = getattr(self.lib, error["type"], None)
         if isinstance(found, type) and issubclass(found, self.lib.RequestError):
             return cast("Exception", found(error["message"], request=request))

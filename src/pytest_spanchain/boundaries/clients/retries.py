@@ -1,13 +1,17 @@
-"""Recorded back-off is not slept through: in replay the OpenAI and Anthropic SDKs retry at once."""
+"""The OpenAI and Anthropic SDKs: they retry at once in replay, and never what a run refuses.
+
+Releases of OpenAI's before 3 take any exception for a failure of the network, and would ask again.
+"""
 
 from __future__ import annotations
 
 import functools
+import sys
 from types import ModuleType
 from typing import Any
 
-from ..._run import OWNERSHIP
-from ...errors import BoundaryError
+from ...errors import BoundaryError, SpanchainError
+from .. import _wait
 
 
 def install(module: ModuleType) -> None:
@@ -29,8 +33,10 @@ def install(module: ModuleType) -> None:
 
     @functools.wraps(original)
     def without_waiting(self: Any, *args: Any, **kwargs: Any) -> float:
-        run = OWNERSHIP.peek()
-        wait: float = 0.0 if run is not None and not run.records else original(self, *args, **kwargs)
+        refusal = sys.exc_info()[1]  # what the caller is about to retry for
+        if isinstance(refusal, SpanchainError):
+            raise refusal
+        wait: float = 0.0 if _wait.skips() else original(self, *args, **kwargs)
         return wait
 
     module.BaseClient._calculate_retry_timeout = without_waiting

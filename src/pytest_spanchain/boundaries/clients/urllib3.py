@@ -15,10 +15,11 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..._run import OWNERSHIP, Call, Run
+from ..._run import Call, Run
 from ...errors import BoundaryError
-from .. import _http
+from .. import _http, _wait
 from . import _answers, http_client
+from ._needs import needs
 
 _PROXY_REACHED = "proxy reached"
 _TUNNEL = "_spanchain_tunnel"
@@ -36,6 +37,7 @@ def install(pools: ModuleType) -> None:
     try:
         plain, secure = pools.HTTPConnectionPool, pools.HTTPSConnectionPool
         make_request, prepare_proxy, sleep = plain._make_request, secure._prepare_proxy, pools.Retry.sleep
+        _know(plain)
     except AttributeError as error:
         raise BoundaryError(f"urllib3 is not recognised, its calls would not be recorded: {error}") from None
 
@@ -51,7 +53,7 @@ def install(pools: ModuleType) -> None:
 
     @functools.wraps(prepare_proxy)
     def _prepare_proxy(self: Any, conn: Any) -> None:
-        if _http.watching(self.host, self.port) is None:
+        if _http.watching(self.host, self.port, asks=False) is None:
             prepare_proxy(self, conn)
         else:
             # The request that follows opens the tunnel, if it goes out at all.
@@ -59,8 +61,7 @@ def install(pools: ModuleType) -> None:
 
     @functools.wraps(sleep)
     def without_waiting(self: Any, *args: Any, **kwargs: Any) -> None:
-        run = OWNERSHIP.peek()
-        if run is None or run.records:
+        if not _wait.skips():
             sleep(self, *args, **kwargs)
 
     plain._make_request = _make_request
@@ -68,9 +69,26 @@ def install(pools: ModuleType) -> None:
     pools.Retry.sleep = without_waiting
 
 
+def _know(pool: Any) -> None:
+    """Insist on what is used of the library later on.
+
+    Raises:
+        AttributeError: it is not there.
+    """
+    needs(pool, "_raise_timeout")
+    connection, response = sys.modules["urllib3.connection"].HTTPConnection, sys.modules["urllib3.response"]
+    if hasattr(connection, "has_connected_to_proxy"):  # 1.26 does not ask for it
+        needs(connection, "_has_connected_to_proxy")
+    if isinstance(getattr(connection, "is_verified", None), property):
+        raise AttributeError("HTTPConnection.is_verified cannot be set")
+    needs(response, "_get_decoder")
+    needs(response.HTTPResponse, "CONTENT_DECODERS")
+
+
 def _run_for(conn: Any, url: str) -> Run | None:
     parts = urlsplit(url)
-    run = _http.watching(parts.hostname or "", parts.port, path=parts.path)
+    # Its connections are those of ``http.client``, where it is counted.
+    run = _http.watching(parts.hostname or "", parts.port, path=parts.path, asks=False)
     if run is not None and not isinstance(conn, http.client.HTTPConnection):
         run.note(f"{type(conn).__module__} has replaced urllib3's connections: {url} was left to it")
         return None
@@ -95,7 +113,7 @@ def _attempt(
     except BaseException as error:
         if exchange.answer is None:
             reached = getattr(conn, "has_connected_to_proxy", False)
-            _answers.failed(call, error, step=_PROXY_REACHED if reached else "")
+            _http.no_answer(call, error, step=_PROXY_REACHED if reached else "")
         elif isinstance(error, Exception):  # it came while urllib3 read the body at once
             exchange.answer.over("error", error)
         else:
@@ -111,7 +129,7 @@ def _replayed(call: Call, make_request: Callable[..., Any], conn: Any, method: s
             _answers.raise_recorded(call, library=sys.modules["urllib3.exceptions"])
         finally:
             # Pools blame a failure on the proxy while they have no connection to it: none yet, or it was closed.
-            conn._has_connected_to_proxy = _answers.step_of(recorded["error"]) == _PROXY_REACHED
+            conn._has_connected_to_proxy = _http.step_of(recorded["error"]) == _PROXY_REACHED
     # botocore looks at its socket for leave to send the body.
     options["headers"] = _without(options.get("headers"), "expect")
     verified = getattr(conn, "is_verified", False)

@@ -6,7 +6,7 @@ runner's is. Built-in tools and toolsets have no common body and are met where t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -32,7 +32,7 @@ def _function_tools(module: ModuleType) -> None:
         def call(self: Any, input: Any) -> Any:  # noqa: A002  # the SDK's name, by which it may be passed
             __tracebackhide__ = True
             trust = _seam.body_types(self.func, failure)
-            return _seam.call(self.name, _named(input), lambda: original(self, input), trust=trust)
+            return _seam.call(self.name, _seam.whole(input), lambda: original(self, input), trust=trust)
 
         return call
 
@@ -40,14 +40,14 @@ def _function_tools(module: ModuleType) -> None:
         async def call(self: Any, input: Any) -> Any:  # noqa: A002
             __tracebackhide__ = True
             trust = _seam.body_types(self.func, failure)
-            return await _seam.acall(self.name, _named(input), lambda: original(self, input), trust=trust)
+            return await _seam.acall(self.name, _seam.whole(input), lambda: original(self, input), trust=trust)
 
         return call
 
     plain = _seam.member(module, "BetaFunctionTool", dist=_DIST)
-    _seam.patch(plain, "call", around, dist=_DIST, takes=("input",))
+    _seam.patch(plain, "call", around, dist=_DIST, takes=("input",), reads=("func",))
     awaited = _seam.member(module, "BetaAsyncFunctionTool", dist=_DIST)
-    _seam.patch(awaited, "call", around_async, dist=_DIST, takes=("input",))
+    _seam.patch(awaited, "call", around_async, dist=_DIST, takes=("input",), reads=("func",))
 
 
 def _runners(module: ModuleType) -> None:
@@ -59,7 +59,7 @@ def _runners(module: ModuleType) -> None:
             _seam.met(_asked(tool_use))
             if not hasattr(tool, "func"):  # a function tool is met where it is called
                 trust = trusted_types(type(tool).call, failure)
-                arguments = _named(tool_use.input)
+                arguments = _seam.whole(tool_use.input)
                 body = _seam.recorded(tool.call, name=tool_use.name, arguments=arguments, trust=trust)
                 tool = _seam.in_place_of(tool, call=body)
             return original(self, tool, tool_use)
@@ -67,7 +67,8 @@ def _runners(module: ModuleType) -> None:
         return run_tool
 
     for name in ("BaseSyncToolRunner", "BaseAsyncToolRunner"):
-        _seam.patch(_seam.member(module, name, dist=_DIST), "_run_tool", around, dist=_DIST, takes=("tool", "tool_use"))
+        runner = _seam.member(module, name, dist=_DIST)
+        _seam.patch(runner, "_run_tool", around, dist=_DIST, takes=("tool", "tool_use"), reads=("call",))
 
 
 def _toolsets(module: ModuleType) -> None:
@@ -75,13 +76,14 @@ def _toolsets(module: ModuleType) -> None:
         def tool_result(self: Any, tool_use: Any) -> Any:
             _seam.met(_asked(tool_use))
             trust = trusted_types(type(self).call)
-            body = _seam.recorded(self.call, name=tool_use.name, arguments=_named(tool_use.input), trust=trust)
+            body = _seam.recorded(self.call, name=tool_use.name, arguments=_seam.whole(tool_use.input), trust=trust)
             return original(_seam.in_place_of(self, call=body), tool_use)
 
         return tool_result
 
     for name in ("BetaRunnableToolset", "BetaAsyncRunnableToolset"):
-        _seam.patch(_seam.member(module, name, dist=_DIST), "tool_result", around, dist=_DIST, takes=("tool_use",))
+        toolset = _seam.member(module, name, dist=_DIST)
+        _seam.patch(toolset, "tool_result", around, dist=_DIST, takes=("tool_use",), reads=("call",))
 
 
 _INSTALLERS = {"_beta_functions": _function_tools, "_beta_runner": _runners, "_runnable": _toolsets}
@@ -89,7 +91,3 @@ _INSTALLERS = {"_beta_functions": _function_tools, "_beta_runner": _runners, "_r
 
 def _asked(tool_use: Any) -> _seam.ToolCall:
     return _seam.ToolCall(tool_use.id, tool_use.name, tool_use.input)
-
-
-def _named(given: Any) -> Mapping[str, Any]:
-    return given if isinstance(given, Mapping) else {"input": given}

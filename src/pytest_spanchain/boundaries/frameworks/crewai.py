@@ -15,6 +15,14 @@ from .. import _seam
 _DIST = "crewai"
 _AGENTS = "crewai.tools.agent_tools."
 _BODIES = ("func", "_run", "_arun")
+_SEAMS: dict[str, tuple[dict[str, dict[str, str]], tuple[str, ...]]] = {
+    "base_tool": (
+        {"BaseTool": {"run": "_run", "arun": "_arun"}, "Tool": {"run": "func", "arun": "_arun"}},
+        ("args", "kwargs"),
+    ),
+    "structured_tool": ({"CrewStructuredTool": {"invoke": "func", "ainvoke": "func"}}, ("input", "kwargs")),
+}
+"""By module: the methods of its classes, with the body that each of them runs, and what they take."""
 
 
 def install(module: ModuleType) -> None:
@@ -28,16 +36,17 @@ def install(module: ModuleType) -> None:
     if hasattr(module, "parse_tool_call_args"):
         _seam.takes_up(module, "parse_tool_call_args", _asked)
         return
-    seams = {"BaseTool": ("run", "arun"), "Tool": ("run", "arun")}
-    takes: tuple[str, ...] = ("args", "kwargs")
-    if module.__name__.endswith("structured_tool"):
-        seams, takes = {"CrewStructuredTool": ("invoke", "ainvoke")}, ("input", "kwargs")
-    sanitized = _seam.member(module, "sanitize_tool_name", dist=_DIST)
-    returned = tuple(filter(None, (getattr(module, "ToolFailure", None),)))
+    seams, takes = _SEAMS["structured_tool" if module.__name__.endswith("structured_tool") else "base_tool"]
+    around = _around(
+        _seam.member(module, "sanitize_tool_name", dist=_DIST),
+        _seam.classes(module.__name__, names=("ToolFailure",)),
+    )
     for name, methods in seams.items():
         tool = _seam.member(module, name, dist=_DIST)
-        for method in methods:
-            _seam.patch(tool, method, _around(sanitized, returned), dist=_DIST, takes=takes)
+        for method, body in methods.items():
+            _seam.patch(tool, method, around, dist=_DIST, takes=takes, reads=(body,))
+    if "BaseTool" in seams:
+        _seam.uses(module.BaseTool, "_original_tool", dist=_DIST)
 
 
 def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
@@ -81,6 +90,4 @@ def _real(body: Any) -> Any:
 
 
 def _named(tool: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    fields = list(tool.args_schema.model_fields) if tool.args_schema is not None else []
-    fields += [f"argument {index}" for index in range(len(fields), len(args))]
-    return {**dict(zip(fields, args, strict=False)), **kwargs}
+    return _seam.named(tuple(tool.args_schema.model_fields) if tool.args_schema is not None else (), args, kwargs)

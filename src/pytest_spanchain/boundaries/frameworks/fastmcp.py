@@ -6,7 +6,6 @@ too. What goes over the wire to servers elsewhere is MCP's, and no matter of thi
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -29,18 +28,11 @@ def install(module: ModuleType) -> None:
         # Plain: what it returns is awaited by its caller.
         def run(self: Any, arguments: Any) -> Any:
             _seam.met(_seam.ToolCall("", self.name, arguments))
-            if _seam.idle():  # the framework keeps a validator for each function that it meets
-                return original(self, arguments)
-            trust = _seam.body_types(self.fn, result, *_exceptions())
+            # What it gives tools to raise may come back, too.
+            trust = _seam.body_types(self.fn, result, *_seam.classes("fastmcp.exceptions"))
             body = _seam.recorded(self.fn, name=self.name, arguments=arguments, trust=trust)
             return original(_seam.in_place_of(self, fn=body), arguments)
 
         return run
 
-    _seam.patch(tool, "run", around, dist=_DIST, takes=("arguments",))
-
-
-def _exceptions() -> list[type]:
-    """What the framework gives tools to raise."""
-    module = sys.modules.get("fastmcp.exceptions")
-    return [] if module is None else [one for one in vars(module).values() if isinstance(one, type)]
+    _seam.patch(tool, "run", around, dist=_DIST, takes=("arguments",), reads=("fn",))

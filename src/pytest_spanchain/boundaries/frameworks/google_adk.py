@@ -8,7 +8,7 @@ session (transfer, memory, artifacts, agents as tools) just run: what they call 
 from __future__ import annotations
 
 import copy
-import sys
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -48,10 +48,12 @@ def install(module: ModuleType) -> None:
         _seam.takes_up(module, "_prepare_function_calls", _asked)
     elif module.__name__.endswith("function_tool"):
         tool = _seam.member(module, "FunctionTool", dist=_DIST)
-        _seam.member(tool, "_prepare_invocation_args", dist=_DIST)
-        _seam.patch(tool, "run_async", _around_function, dist=_DIST, takes=("args", "tool_context"))
+        prepare = _seam.member(tool, "_prepare_invocation_args", dist=_DIST)
+        _seam.uses(prepare, "_spec", "has_signature", "signature", "_context_param_name", dist=_DIST)
+        _seam.patch(tool, "run_async", _around_function, dist=_DIST, takes=("args", "tool_context"), reads=("func",))
     else:
-        _seam.patch(module, "_call_tool_async", _around_tool, dist=_DIST, takes=("tool", "args", "tool_context"))
+        takes = ("tool", "args", "tool_context")
+        _seam.patch(module, "_call_tool_async", _around_tool, dist=_DIST, takes=takes, reads=("run_async",))
 
 
 def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
@@ -65,13 +67,7 @@ def _around_function(original: Callable[..., Any]) -> Callable[..., Any]:
     def run_async(self: Any, *, args: Any, tool_context: Any) -> Any:
         if _is_inner(self) or _is_inner(self, of=self.func):
             return original(self, args=args, tool_context=tool_context)
-        body = _seam.recorded(
-            self.func,
-            name=self.name,
-            arguments=_arguments(args, tool_context),
-            trust=_trust(self.func, tool_context),
-            effects=_effects(tool_context) if _takes_context(self) else None,
-        )
+        body = _recorded(self.func, self.name, args, tool_context, lends=_takes_context(self))
         stand_in = _seam.in_place_of(self, throughout=True, func=body)
         return original(stand_in, args=args, tool_context=tool_context)
 
@@ -81,14 +77,7 @@ def _around_function(original: Callable[..., Any]) -> Callable[..., Any]:
 def _around_tool(original: Callable[..., Any]) -> Callable[..., Any]:
     def call_tool(tool: Any, args: Any, tool_context: Any) -> Any:
         if not hasattr(tool, "_prepare_invocation_args") and not _is_inner(tool):
-            body = _seam.recorded(
-                tool.run_async,
-                name=tool.name,
-                arguments=_arguments(args, tool_context),
-                trust=_trust(tool.run_async, tool_context),
-                effects=_effects(tool_context),
-            )
-            tool = _seam.in_place_of(tool, run_async=body)
+            tool = _seam.in_place_of(tool, run_async=_recorded(tool.run_async, tool.name, args, tool_context))
         return original(tool, args=args, tool_context=tool_context)
 
     return call_tool
@@ -99,10 +88,18 @@ def _is_inner(tool: Any, *, of: Any = None) -> bool:
     return home.startswith(_INNER)
 
 
-def _trust(body: Any, tool_context: Any) -> Mapping[str, type]:
-    """What a body names, actions, and the events that a generator may yield."""
-    event = getattr(sys.modules.get("google.adk.events.event"), "Event", None)
-    return _seam.body_types(body, type(tool_context.actions), *filter(None, (event,)))
+def _recorded(
+    body: Callable[..., Any], name: str, args: Any, tool_context: Any, *, lends: bool = True
+) -> Callable[..., Any]:
+    # What it names may come back, actions, and the events that a generator may yield.
+    events = _seam.classes("google.adk.events.event", names=("Event",))
+    return _seam.recorded(
+        body,
+        name=name,
+        arguments=_arguments(args, tool_context),
+        trust=_seam.body_types(body, type(tool_context.actions), *events),
+        effects=_effects(tool_context) if lends else None,
+    )
 
 
 def _takes_context(tool: Any) -> bool:
@@ -150,7 +147,7 @@ _SAME = object()
 
 def _change(old: Any, new: Any) -> Any:
     if isinstance(old, dict) and isinstance(new, dict):
-        return {key: value for key, value in new.items() if key not in old or old[key] != value} or _SAME
+        return _seam.newly_set(old, new, other=operator.ne) or _SAME
     return _SAME if old == new else new
 
 

@@ -15,7 +15,8 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar, Token
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, is_dataclass
 from types import FunctionType, ModuleType
 from typing import Any
@@ -26,6 +27,7 @@ from ..._run import current_run
 from ..._values import encode
 from ..._values.objects import is_model
 from .. import _seam
+from ._langchain_calls import TAKES_UP, called
 
 _DIST = "langchain-core"
 _MET = "__spanchain_seam__"
@@ -72,8 +74,8 @@ def install(lib: ModuleType) -> None:
     Raises:
         BoundaryError: it looks different.
     """
-    if lib.__name__ in _TAKES_UP:
-        for owner, name, calls in _TAKES_UP[lib.__name__]:
+    if lib.__name__ in TAKES_UP:
+        for owner, name, calls in TAKES_UP[lib.__name__]:
             _seam.takes_up(getattr(lib, owner, None), name, calls)
     elif lib.__name__ == "langchain_core.tools":
         # What it exports comes from ``base``, on use.
@@ -89,65 +91,23 @@ def install(lib: ModuleType) -> None:
         _install_tools(lib)
 
 
-def _dispatched(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
-    """Of nodes that run tools, and of people's decisions."""
-    call = given.get("call") or given["tool_call"]
-    yield _seam.ToolCall(call["id"] or "", call["name"], call["args"])
-
-
-def _called(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
-    """Of a tool, whoever calls it: its arguments may be refused."""
-    yield _seam.ToolCall(given.get("tool_call_id") or "", given["self"].name, given["tool_input"])
-
-
-def _output(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
-    """Of ``create_agent``, whose output may be a call of a tool that is none."""
-    yield _seam.ToolCall("", given["self"].tool.name, given["tool_args"])
-
-
-def _parsed(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
-    """Of ``with_structured_output``; a parser that hands on all calls is an agent's own."""
-    if given["self"].first_tool_only:
-        for call in given["result"][0].message.tool_calls:
-            yield _seam.ToolCall(call["id"] or "", call["name"], call["args"])
-
-
-_TAKES_UP: dict[str, tuple[tuple[str, str, Callable[[Mapping[str, Any]], Iterator[_seam.ToolCall]]], ...]] = {
-    "langgraph.prebuilt.tool_node": (("ToolNode", "_run_one", _dispatched), ("ToolNode", "_arun_one", _dispatched)),
-    "langchain.agents.middleware.human_in_the_loop": (
-        ("HumanInTheLoopMiddleware", "_create_action_and_config", _dispatched),
-    ),
-    "langchain.agents.structured_output": (("OutputToolBinding", "parse", _output),),
-    "langchain_core.output_parsers.openai_tools": (
-        ("JsonOutputKeyToolsParser", "parse_result", _parsed),
-        ("PydanticToolsParser", "parse_result", _parsed),
-    ),
-}
-
-
 def _install_tools(lib: ModuleType) -> None:
-    base = getattr(lib, "BaseTool", None)
-    if base is None or any(not callable(getattr(base, name, None)) for name in (*_METHODS, "_filter_injected_args")):
-        raise _seam.unrecognised(_DIST, "BaseTool does not run _run and _arun")
-    for name, around in (("run", _around_run), ("arun", _around_arun)):
-        _seam.patch(base, name, around, dist=_DIST, takes=("tool_input", "config", "tool_call_id"))
-        _seam.takes_up(base, name, _called)
+    base = _seam.member(lib, "BaseTool", dist=_DIST)
+    for name in (*_METHODS, "_filter_injected_args"):
+        _seam.member(base, name, dist=_DIST)
+    _seam.member(lib, "_get_runnable_config_param", dist=_DIST)
+    for name, body in (("run", "_run"), ("arun", "_arun")):
+        takes = ("tool_input", "config", "tool_call_id")
+        _seam.patch(base, name, _around_run, dist=_DIST, takes=takes, reads=(body,))
+        _seam.takes_up(base, name, called)
 
 
 def _around_run(run: Callable[..., Any]) -> Callable[..., Any]:
+    # Plain for both: what the async one returns is awaited by its caller.
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         _meet(type(self))
         return run(self, *args, **kwargs)
-
-    return wrapper
-
-
-def _around_arun(arun: Callable[..., Any]) -> Callable[..., Any]:
-    async def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        _meet(type(self))
-        return await arun(self, *args, **kwargs)
 
     return wrapper
 
@@ -162,14 +122,15 @@ def _meet(cls: type) -> None:
             continue
         with _lock:
             if not hasattr(vars(owner)[name], _MET):
-                setattr(owner, name, _around_body(body))
+                seam = _seam.unless_idle(body, _around_body(body))
+                setattr(seam, _MET, True)
+                setattr(owner, name, seam)
 
 
 def _around_body(body: Callable[..., Any]) -> Callable[..., Any]:
     wrapper: Callable[..., Any]
     if inspect.iscoroutinefunction(body):
 
-        @functools.wraps(body)
         async def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             crossing = _Crossing(self, body, args, kwargs)
@@ -177,13 +138,11 @@ def _around_body(body: Callable[..., Any]) -> Callable[..., Any]:
 
     else:
 
-        @functools.wraps(body)
         def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
             crossing = _Crossing(self, body, args, kwargs)
             return crossing.over(_seam.call(*crossing.asks(), crossing.go, trust=crossing.trust()))
 
-    setattr(wrapper, _MET, True)
     return wrapper
 
 
@@ -203,40 +162,46 @@ class _Crossing:
         named = dict(self._kwargs)
         if self._args:
             # The one text that tools took before there were schemas.
-            named = {**({"input": self._args[0]} if len(self._args) == 1 else {"input": list(self._args)}), **named}
+            named = {"input": self._args[0] if len(self._args) == 1 else list(self._args), **named}
         named.pop(_config_parameter(self._body) or "", None)
         return self._tool.name, self._tool._filter_injected_args(named)
 
     def trust(self) -> Mapping[str, type]:
         """The classes that the result may hold."""
         function = getattr(self._tool, "coroutine" if inspect.iscoroutinefunction(self._body) else "func", None)
-        return _seam.body_types(
-            function or self._body, *_library_types(tuple(name for name in _MODULES if name in sys.modules))
-        )
+        loaded = tuple(name for name in _MODULES if name in sys.modules)
+        return _seam.body_types(function or self._body, Asked, Question, *_library_types(loaded))
 
     def go(self) -> Any:
         """Run the body."""
         __tracebackhide__ = True
-        self._ran = True
-        token = _asked.set([])
-        try:
-            return self._returned(self._body(self._tool, *self._args, **self._kwargs))
-        except Exception as error:  # noqa: BLE001  # raised again
-            return self._raised(error)
-        finally:
-            _handed_up(token)
+        with self._heard():
+            try:
+                return self._returned(self._body(self._tool, *self._args, **self._kwargs))
+            except Exception as error:  # noqa: BLE001  # raised again
+                return self._raised(error)
 
     async def go_async(self) -> Any:
         """Run the body."""
         __tracebackhide__ = True
+        with self._heard():
+            try:
+                return self._returned(await self._body(self._tool, *self._args, **self._kwargs))
+            except Exception as error:  # noqa: BLE001  # raised again
+                return self._raised(error)
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        """While the body runs, what it asks is its own; then also that of the tool that called it."""
         self._ran = True
         token = _asked.set([])
         try:
-            return self._returned(await self._body(self._tool, *self._args, **self._kwargs))
-        except Exception as error:  # noqa: BLE001  # raised again
-            return self._raised(error)
+            yield
         finally:
-            _handed_up(token)
+            questions = _asked.get() or []
+            _asked.reset(token)
+            if (outer := _asked.get()) is not None:
+                outer.extend(questions)
 
     def _returned(self, value: Any) -> Any:
         questions = _asked.get()
@@ -300,14 +265,6 @@ def _listened(site: _patch.Site, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return question.answer
 
 
-def _handed_up(token: Token[list[Question] | None]) -> None:
-    """What a tool asked is also asked by the tool that called it."""
-    questions = _asked.get() or []
-    _asked.reset(token)
-    if (outer := _asked.get()) is not None:
-        outer.extend(questions)
-
-
 def _schema_of(error: Exception) -> Any:
     asked = error.args[0] if error.args else ()
     return getattr(asked[0], "response_schema", None) if isinstance(asked, (tuple, list)) and asked else None
@@ -320,8 +277,6 @@ def _config_parameter(body: Callable[..., Any]) -> str | None:
 
 @functools.cache
 def _library_types(modules: tuple[str, ...]) -> tuple[type, ...]:
-    found: list[Any] = [Asked, Question]
-    for name in modules:
-        module = sys.modules[name]
-        found += [getattr(module, one, None) for one in getattr(module, "__all__", None) or vars(module)]
-    return tuple(one for one in found if isinstance(one, type))
+    # What some of them export is only there once it is asked for.
+    exported = {name: getattr(sys.modules[name], "__all__", None) for name in modules}
+    return tuple(one for name in modules for one in _seam.classes(name, names=exported[name]))

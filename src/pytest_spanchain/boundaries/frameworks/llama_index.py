@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from types import ModuleType
@@ -29,14 +28,15 @@ def install(module: ModuleType) -> None:
     """
     if module.__name__.endswith("function_tool"):
         tool = _seam.member(module, "FunctionTool", dist=_DIST)
-        _seam.patch(tool, "call", _around_function("_fn"), dist=_DIST, takes=("args", "kwargs"))
-        _seam.patch(tool, "acall", _around_function("_async_fn"), dist=_DIST, takes=("args", "kwargs"))
+        _seam.uses(tool, "_real_fn", "ctx_param_name", dist=_DIST)
+        for name, body in (("call", "_fn"), ("acall", "_async_fn")):
+            _seam.patch(tool, name, _around_function(body), dist=_DIST, takes=("args", "kwargs"), reads=(body,))
     elif module.__name__.endswith("function_agent"):
         _seam.takes_up(getattr(module, "FunctionAgent", None), "handle_tool_call_results", _asked)
     else:
         name = "BaseWorkflowAgent" if module.__name__.endswith("base_agent") else "AgentWorkflow"
         agent = _seam.member(module, name, dist=_DIST)
-        _seam.patch(agent, "_call_tool", _around_tool, dist=_DIST, takes=("tool", "tool_input"))
+        _seam.patch(agent, "_call_tool", _around_tool, dist=_DIST, takes=("tool", "tool_input"), reads=("acall",))
 
 
 def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
@@ -57,7 +57,8 @@ def _around_function(attribute: str) -> Callable[[Callable[..., Any]], Callable[
                 real if journal is None else journal.lent_to(real, self.ctx_param_name),
                 name=self.metadata.get_name(),
                 arguments=functools.partial(_named, self),
-                trust=_seam.body_types(self._real_fn, *_events()),
+                # A tool may stream the workflow's own events.
+                trust=_seam.body_types(self._real_fn, *_seam.classes("workflows.events")),
                 effects=None if journal is None else _seam.Effects(journal.clear, journal.entries, journal.again),
             )
             bodies: dict[str, Any] = {attribute: body}
@@ -71,12 +72,12 @@ def _around_function(attribute: str) -> Callable[[Callable[..., Any]], Callable[
 def _around_tool(original: Callable[..., Any]) -> Callable[..., Any]:
     def call_tool(self: Any, ctx: Any, tool: Any, tool_input: Any) -> Any:
         if not hasattr(tool, "_real_fn"):
-            output = getattr(sys.modules.get("llama_index.core.tools.types"), "ToolOutput", None)
+            output = _seam.classes("llama_index.core.tools.types", names=("ToolOutput",))
             body = _seam.recorded(
                 tool.acall,
                 name=tool.metadata.get_name(),
                 arguments=tool_input,
-                trust=_seam.body_types(tool.acall, *filter(None, (output,))),
+                trust=_seam.body_types(tool.acall, *output),
             )
             tool = _seam.in_place_of(tool, acall=body)
         return original(self, ctx, tool, tool_input)
@@ -87,14 +88,7 @@ def _around_tool(original: Callable[..., Any]) -> Callable[..., Any]:
 def _named(tool: Any, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
     given = {name: value for name, value in kwargs.items() if name != tool.ctx_param_name}
     names = [name for name in inspect.signature(tool._real_fn).parameters if name != tool.ctx_param_name]
-    names += [f"argument {index}" for index in range(len(names), len(args))]
-    return {**dict(zip(names, args, strict=False)), **given}
-
-
-def _events() -> tuple[type, ...]:
-    """The workflow's own classes of events, which a tool may stream."""
-    module = sys.modules.get("workflows.events")
-    return tuple(one for one in vars(module).values() if isinstance(one, type)) if module is not None else ()
+    return _seam.named(names, args, given)
 
 
 class _Journal:
@@ -168,8 +162,7 @@ class _Journal:
             before = {name: _copied(value) for name, value in _items(state)}
             yield state
             after = dict(_items(state))
-        changed = {name: value for name, value in after.items() if name not in before or _differs(before[name], value)}
-        self._entries.append(["edit", changed])
+        self._entries.append(["edit", _seam.newly_set(before, after, other=_differs)])
 
 
 def _items(state: Any) -> Any:

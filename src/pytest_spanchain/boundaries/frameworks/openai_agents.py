@@ -27,6 +27,7 @@ from .. import _seam
 
 _DIST = "openai-agents"
 _BODY = "the_func"
+_OF_A_SERVER = "invoke_mcp_tool"
 _RETURNED = ("ToolOutputText", "ToolOutputImage", "ToolOutputFileContent")
 
 
@@ -48,12 +49,23 @@ def install(lib: ModuleType) -> None:
         raise _seam.unrecognised(_DIST, "agents.tool.invoke_function_tool has changed")
     if _BODY not in _cells(_impl(_seam.member(lib, "function_tool", dist=_DIST)(_probe).on_invoke_tool)):
         raise _seam.unrecognised(_DIST, "function_tool keeps the function elsewhere")
+    _check_kinds(lib)
     # By its code: other modules of the SDK have taken their reference already.
     _patch.acquire(invoke, lambda site: functools.partial(_invoke, site))
     for home in ("agents.run_internal.turn_resolution", "agents._run_impl"):
         owner = sys.modules.get(home)
         _seam.takes_up(getattr(owner, "RunImpl", owner), "process_model_response", _asked)
     _mute(_seam.member(_seam.member(lib, "tracing", dist=_DIST), "processors", dist=_DIST))
+
+
+def _check_kinds(lib: ModuleType) -> None:
+    """That tools which are agents or an MCP server's are known by what we know them by, and contexts too."""
+    agent = _seam.member(lib, "Agent", dist=_DIST)
+    _seam.uses(_seam.member(agent, "as_tool", dist=_DIST), "_is_agent_tool", dist=_DIST)
+    servers = _seam.member(sys.modules.get("agents.mcp.util", lib), "MCPUtil", dist=_DIST)
+    made = _seam.member(servers, "to_function_tool", dist=_DIST)
+    _seam.uses(made, "partial", _OF_A_SERVER, dist=_DIST)
+    _seam.member(sys.modules.get("agents.run_context", lib), "RunContextWrapper", dist=_DIST)
 
 
 def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
@@ -79,22 +91,27 @@ def _probe(order: str) -> str:
 
 async def _invoke(site: _patch.Site, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     __tracebackhide__ = True
-    if OWNERSHIP.active or OWNERSHIP.left_behind() is not None:
+    if not _seam.idle():
         kwargs = {**kwargs, "function_tool": _stand_in(kwargs["function_tool"], kwargs["context"].context)}
     return await site.twin(*args, **kwargs)
 
 
 def _stand_in(tool: Any, lent: Any) -> Any:
     """A tool like this one, whose body is met; the tool itself if it has none here."""
-    if getattr(tool, "_is_agent_tool", False) or getattr(tool, "_mcp_tool_binding", None) is not None:
-        return tool
     invoker = tool.on_invoke_tool
     impl = _impl(invoker)
+    if getattr(tool, "_is_agent_tool", False) or _is_a_servers(impl):
+        return tool
     if impl is None:
         return _with(tool, on_invoke_tool=_met(invoker, tool, lent))
     body = _cells(impl).get(_BODY)
     inner = _met(impl, tool, lent) if body is None else _rebuilt(impl, _met_function(body, tool, lent))
     return _with(tool, on_invoke_tool=_with(invoker, _invoke_tool_impl=inner))
+
+
+def _is_a_servers(impl: Any) -> bool:
+    """Whether it calls an MCP server. Only later releases say so at the tool."""
+    return isinstance(impl, functools.partial) and getattr(impl.func, "__name__", "") == _OF_A_SERVER
 
 
 def _with(instance: Any, **changed: Any) -> Any:
@@ -134,7 +151,8 @@ def _met_function(body: Callable[..., Any], tool: Any, lent: Any) -> Callable[..
 
     def arguments(*args: Any, **kwargs: Any) -> Mapping[str, Any]:
         named = inspect.signature(body).bind(*args, **kwargs).arguments
-        return {name: value for name, value in named.items() if not isinstance(value, _contexts())}
+        context = sys.modules["agents.run_context"].RunContextWrapper
+        return {name: value for name, value in named.items() if not isinstance(value, context)}
 
     trust = _trust(body)
     effects = _seam.effects_on(lent, trust)
@@ -164,22 +182,12 @@ def _parsed(text: str) -> Mapping[str, Any]:
         found = json.loads(text) if text else {}
     except ValueError:
         found = None
-    return found if isinstance(found, dict) else {"input": text}
+    return _seam.whole(found if isinstance(found, dict) else text)
 
 
 def _trust(function: Any) -> Mapping[str, type]:
-    return _seam.body_types(function, *_sdk_types())
-
-
-@functools.cache
-def _sdk_types() -> tuple[type, ...]:
-    tool, errors = sys.modules["agents.tool"], sys.modules["agents.exceptions"]
-    raised = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, Exception)]
-    return (*filter(None, (getattr(tool, name, None) for name in _RETURNED)), *raised)
-
-
-def _contexts() -> tuple[type, ...]:
-    return (sys.modules["agents.run_context"].RunContextWrapper,)
+    raised = _seam.classes("agents.exceptions", kind=Exception)
+    return _seam.body_types(function, *_seam.classes("agents.tool", names=_RETURNED), *raised)
 
 
 def _mute(processors: Any) -> None:
@@ -190,6 +198,7 @@ def _mute(processors: Any) -> None:
     """
     exporter = _seam.member(processors, "BackendSpanExporter", dist=_DIST)
     batch = _seam.member(processors, "BatchTraceProcessor", dist=_DIST)
+    _seam.uses(batch, "_exporter", dist=_DIST)
 
     def around_queue(put: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(self: Any, item: Any) -> Any:

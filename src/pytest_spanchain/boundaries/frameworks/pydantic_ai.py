@@ -7,8 +7,6 @@ model. Toolsets of the package itself only hand calls on, or (MCP) leave the pro
 
 from __future__ import annotations
 
-import functools
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from types import ModuleType
@@ -42,7 +40,8 @@ def install(lib: ModuleType) -> None:
     combined = getattr(getattr(lib, "toolsets", None), "CombinedToolset", None)
     if schema is None or combined is None:
         raise _seam.unrecognised(_DIST, "FunctionSchema or CombinedToolset is not where it was")
-    _seam.patch(schema, "call", _around_call, dist=_DIST, takes=("args_dict", "ctx"))
+    _seam.uses(schema, "takes_ctx", "single_arg_name", dist=_DIST)
+    _seam.patch(schema, "call", _around_call, dist=_DIST, takes=("args_dict", "ctx"), reads=("function",))
     _seam.patch(combined, "call_tool", _around_call_tool, dist=_DIST, takes=("name", "tool_args", "ctx", "tool"))
     _seam.takes_up(getattr(lib, "_agent_graph", None), "process_tool_calls", _asked)
 
@@ -58,7 +57,9 @@ def _around_call(call: Callable[..., Any]) -> Callable[..., Any]:
         lent = ctx.deps if self.takes_ctx else None
         # Of a function with one parameter that is a model, releases before 2 bring just that.
         named = args_dict if isinstance(args_dict, Mapping) else {self.single_arg_name or "input": args_dict}
-        body = _recorded(call, _name(ctx) or self.name, named, _trust(self.function), lent)
+        # What makes an output of the model's text is no tool to the model; releases before 2 have no name for it.
+        name = _name(ctx) or getattr(self, "name", None) or getattr(self.function, "__name__", "output_function")
+        body = _recorded(call, name, named, _trust(self.function), lent)
         return await body(self, args_dict, ctx)
 
     return wrapper
@@ -101,11 +102,5 @@ def _own_body(toolset: Any) -> Any:
 
 
 def _trust(function: Any) -> Mapping[str, type]:
-    return _seam.body_types(function, *_package_types())
-
-
-@functools.cache
-def _package_types() -> tuple[type, ...]:
-    messages, exceptions = sys.modules["pydantic_ai.messages"], sys.modules["pydantic_ai.exceptions"]
-    raised = [found for found in vars(exceptions).values() if isinstance(found, type) and issubclass(found, Exception)]
-    return (*filter(None, (getattr(messages, name, None) for name in _RETURNED)), *raised)
+    raised = _seam.classes("pydantic_ai.exceptions", kind=Exception)
+    return _seam.body_types(function, *_seam.classes("pydantic_ai.messages", names=_RETURNED), *raised)

@@ -25,11 +25,11 @@ def install(module: ModuleType) -> None:
         _seam.takes_up(getattr(module, "ToolCallingAgent", None), "process_tool_calls", _asked)
         return
     tool = _seam.member(module, "Tool", dist=_DIST)
-    for name in ("forward", "setup"):
-        _seam.member(tool, name, dist=_DIST)
-    _seam.patch(tool, "__call__", _around, dist=_DIST, takes=("sanitize_inputs_outputs",))
+    takes = ("sanitize_inputs_outputs",)
+    reads = ("forward", "setup", "is_initialized")
+    _seam.patch(tool, "__call__", _around, dist=_DIST, takes=takes, reads=reads)
     pipeline = _seam.member(module, "PipelineTool", dist=_DIST)
-    _seam.patch(pipeline, "__call__", _around_whole, dist=_DIST, takes=("sanitize_inputs_outputs",))
+    _seam.patch(pipeline, "__call__", _around_whole, dist=_DIST, takes=takes, reads=("decode",))
 
 
 def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
@@ -73,8 +73,7 @@ def _around_whole(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _named(tool: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    names = [*tool.inputs, *(f"argument {index}" for index in range(len(tool.inputs), len(args)))]
-    return {**dict(zip(names, args, strict=False)), **kwargs}
+    return _seam.named(tuple(tool.inputs), args, kwargs)
 
 
 def _is_final_answer(tool: Any) -> bool:

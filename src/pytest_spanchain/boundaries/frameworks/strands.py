@@ -7,7 +7,7 @@ the user's own classes are met where the executor reads their stream.
 
 from __future__ import annotations
 
-import sys
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,8 @@ from .. import _seam
 
 _DIST = "strands-agents"
 _STREAM = ("tool_use", "invocation_state")
+_SCOPE = "v1:tool_call:"
+"""How the ids of interrupts begin that a tool's call asks; the id of the call follows."""
 
 
 def install(module: ModuleType) -> None:
@@ -27,13 +29,26 @@ def install(module: ModuleType) -> None:
     if module.__name__.endswith("decorator"):
         tool = _seam.member(module, "DecoratedFunctionTool", dist=_DIST)
         halts = _halts(_seam.member(module, "InterruptException", dist=_DIST))
-        _seam.patch(tool, "stream", _around_function(halts), dist=_DIST, takes=_STREAM)
+        _check_context(module)
+        reads = ("_tool_func", "_metadata")
+        _seam.patch(tool, "stream", _around_function(halts), dist=_DIST, takes=_STREAM, reads=reads)
     elif module.__name__.endswith("_executor"):
-        _seam.patch(module, "_run_tool", _around_own_tools(module), dist=_DIST, takes=("ctx",))
+        _seam.patch(
+            module, "_run_tool", _around_own_tools(module), dist=_DIST, takes=("ctx",), reads=("tool", "stream")
+        )
         _seam.takes_up(getattr(module, "ToolExecutor", None), "_stream", _asked)
     else:
         tool = _seam.member(module, "PythonAgentTool", dist=_DIST)
-        _seam.patch(tool, "stream", _around_function(), dist=_DIST, takes=_STREAM)
+        _seam.patch(tool, "stream", _around_function(), dist=_DIST, takes=_STREAM, reads=("_tool_func",))
+
+
+def _check_context(module: ModuleType) -> None:
+    """That what tools get beside the model's arguments, and what people answered, is where we look for it."""
+    _seam.uses(_seam.member(module, "FunctionToolMetadata", dist=_DIST), "_context_param", "signature", dist=_DIST)
+    context = _seam.member(module, "ToolContext", dist=_DIST)
+    asks = _seam.member(context, "interrupt", dist=_DIST)
+    _seam.uses(asks, "_interrupt_state", "interrupts", "response", dist=_DIST)
+    _seam.uses(_seam.member(context, "_interrupt_id", dist=_DIST), _SCOPE, "toolUseId", dist=_DIST)
 
 
 def _asked(given: Mapping[str, Any]) -> Iterator[_seam.ToolCall]:
@@ -85,8 +100,7 @@ def _around_own_tools(module: ModuleType) -> Callable[..., Any]:
 
 def _halts(interrupt: type) -> tuple[type, ...]:
     """The exception that halts an agent, and what it carries."""
-    home = interrupt.__module__
-    return tuple(one for one in vars(sys.modules[home]).values() if isinstance(one, type) and one.__module__ == home)
+    return _seam.classes(interrupt.__module__, own=True)
 
 
 def _arguments(tool_use: Any, invocation_state: Any, context: Any) -> Mapping[str, Any]:
@@ -94,7 +108,7 @@ def _arguments(tool_use: Any, invocation_state: Any, context: Any) -> Mapping[st
     given = tool_use.get("input") or {}
     agent = context.agent if context is not None else invocation_state.get("agent")
     interrupts = getattr(getattr(agent, "_interrupt_state", None), "interrupts", {})
-    scope = f"v1:tool_call:{tool_use.get('toolUseId')}:"
+    scope = f"{_SCOPE}{tool_use.get('toolUseId')}:"
     answered = {
         one.name: one.response for key, one in interrupts.items() if key.startswith(scope) and one.response is not None
     }
@@ -116,8 +130,9 @@ def _effects(tool: Any, invocation_state: Any, context: Any) -> Any:
 
     def changes(old: Any) -> Any:
         found = {
-            "state": _changed(old[0], state.get(), _differs),
-            "invocation_state": _changed(old[1], shared, _is_other),
+            "state": _changed(old[0], state.get(), operator.ne),
+            # It holds live objects, which nobody should ask whether they are equal.
+            "invocation_state": _changed(old[1], shared, operator.is_not),
         }
         return {name: change for name, change in found.items() if change}
 
@@ -133,18 +148,6 @@ def _effects(tool: Any, invocation_state: Any, context: Any) -> Any:
     return _seam.Effects(before, changes, again)
 
 
-def _changed(old: Mapping[str, Any], new: Mapping[str, Any], other: Callable[[Any, Any], bool]) -> dict[str, Any]:
-    found = {
-        "set": {key: value for key, value in new.items() if key not in old or other(old[key], value)},
-        "gone": [key for key in old if key not in new],
-    }
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], other: Callable[[Any, Any], Any]) -> dict[str, Any]:
+    found = {"set": _seam.newly_set(old, new, other=other), "gone": [key for key in old if key not in new]}
     return {name: change for name, change in found.items() if change}
-
-
-def _differs(old: Any, new: Any) -> bool:
-    return bool(old != new)
-
-
-def _is_other(old: Any, new: Any) -> bool:
-    # The invocation state holds live objects, which nobody should ask whether they are equal.
-    return old is not new

@@ -1,0 +1,317 @@
+"""The calls of one run: each crosses a boundary once, and is recorded, served or refused.
+
+A boundary asks ``begin`` and gets a call that either carries the recorded answer or lets the real thing go out; it says
+``finish`` once. Which of the two it is, is decided here and nowhere else. Safe to use from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+from . import _fresh, _genai
+from ._capture import Capture, OpenSpan
+from ._findings import Findings
+from ._genai.attributes import TOOL_CALL_ID, TOOL_NAME
+from ._model import CONNECTION, HTTP_KINDS, Exchange, Span
+from ._normalise import Normaliser
+from ._plan import Plan
+from ._player import Player
+from ._screen import Screen
+from ._tool_calls import ToolCalls
+from ._volatile import Substitution, Volatile
+from .errors import MissError
+
+UNANSWERED: Mapping[str, Any] = {
+    "status": None,
+    "headers": {},
+    "body": None,
+    "end": "closed",
+    "error": None,
+}
+"""What stands for the answer of a call that was still open when the recording ended."""
+
+
+class Call:
+    """One crossing of a boundary. ``finish`` or ``fail`` ends it, exactly once."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        span: OpenSpan,
+        *,
+        operation: _genai.Operation | None,
+        recorded: Mapping[str, Any] | None,
+        abroad: bool,
+    ) -> None:
+        self._calls = calls
+        self.operation = operation
+        """What it asks of a model's API."""
+        self.span = span
+        self.recorded = recorded
+        """The response to serve; ``None``: the real thing must run."""
+        self.abroad = abroad
+        """Whether another process made it."""
+        self.at_close: Callable[[], None] | None = None
+        """How to finish if the run ends first: a stream that nobody reads to its end."""
+
+    def active(self) -> AbstractContextManager[None]:
+        """Makes this call's span the parent of what the real thing starts."""
+        return self._calls.capture.current(self.span)
+
+    def finish(self, response: Mapping[str, Any], *, attributes: Mapping[str, Any] | None = None) -> None:
+        """Say what came back, or what was served."""
+        self._calls.finish(self, response, attributes=attributes or {})
+
+    def amend(self, response: Mapping[str, Any]) -> None:
+        """Say what else belongs to an answer that was recorded, of the same exchange and after its end."""
+        self._calls.amend(self, response)
+
+    def fail(self, error: Exception) -> None:
+        """Say that what came back cannot be recorded; the agent goes on, the recording fails."""
+        self._calls.findings.note_error(str(error))
+
+    def asked(self, request: Mapping[str, Any]) -> None:
+        """Say what the whole request was, where it was not all there when the call began."""
+        self._calls.asked(self, request)
+
+    def drift(self, message: str) -> MissError:
+        """Say that the agent asks for more of this answer than was recorded.
+
+        Returns:
+            The error to raise into the agent.
+        """
+        return self._calls.findings.miss(f"{self.span.name}: {message}")
+
+
+class Calls:
+    """The calls of one run.
+
+    Args:
+        plan: what the run is to do.
+        capture: gets a span for each call.
+        screen: redacts what is asked and answered.
+        normaliser: makes requests comparable.
+        volatile: knows what the run's own context supplied.
+        player: serves recorded answers; ``None``: none are served.
+        findings: hears of what is refused.
+        tool_calls: hears of the tools that models are offered and ask for.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        capture: Capture,
+        screen: Screen,
+        normaliser: Normaliser,
+        volatile: Volatile,
+        player: Player | None,
+        findings: Findings,
+        tool_calls: ToolCalls,
+    ) -> None:
+        self.capture = capture
+        self.findings = findings
+        self.closed = False
+        """Whether the run has ended, so that each further call is refused."""
+        self.live = 0
+        """How many really happened."""
+        self._plan = plan
+        self._screen = screen
+        self._normaliser = normaliser
+        self._volatile = volatile
+        self._player = player
+        self._tool_calls = tool_calls
+        self._lock = threading.Lock()
+        self._in_flight: dict[int, Call] = {}
+        self._substitutions: dict[tuple[str, Substitution], None] = {}
+
+    @property
+    def in_flight(self) -> tuple[Call, ...]:
+        """Those that have begun and not ended."""
+        with self._lock:
+            return tuple(self._in_flight.values())
+
+    @property
+    def substitutions(self) -> tuple[tuple[str, Substitution], ...]:
+        """Recorded volatile values that stood in for live ones, each with the name of its span."""
+        with self._lock:
+            return tuple(self._substitutions)
+
+    def begin(
+        self,
+        kind: str,
+        name: str,
+        request: Mapping[str, Any],
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        span_kind: str = "internal",
+        whole: bool = True,
+        runs: bool = False,
+        abroad: bool = False,
+        answers: bool = True,
+    ) -> Call:
+        """A call reaches a boundary.
+
+        Args:
+            kind: of the exchange (see ``_model``); an HTTP request that a model API understands becomes ``model``.
+            name: span name; a model call gets its own.
+            request: as in ``_model``; an HTTP request brings its headers as a list of pairs.
+            attributes: span attributes known now.
+            span_kind: OpenTelemetry's span kind.
+            whole: whether the request is all there; if not, ``Call.asked`` brings it.
+            runs: whether it is answered by the real thing in replay, too: what that gives is compared.
+            abroad: whether another process makes the call: tools that its model is offered are none of this one's.
+            answers: whether a tool's call is what the model asked for, if it has; ``ToolCalls.answered`` says so later.
+
+        Raises:
+            CassetteError: the run can neither replay nor record.
+            MissError: replay has nothing to serve.
+            RunClosedError: the run has ended.
+        """
+        self._admit()
+        _fresh.look_at_clock()
+        operation, found = None, dict(attributes or {})
+        if kind == "http":
+            request = self._screen.http_request(request)
+            asked = _genai.content(request["body"])
+            operation = _genai.recognise(method=request["method"], url=request["url"], body=asked)
+            if operation is not None:
+                kind, name = "model", operation.name
+                found.update(operation.attributes)
+                if not abroad:
+                    self._tool_calls.offer(_genai.declared_tools(operation, asked))
+        request = self._screen.request(kind, request)
+        if kind == "tool" and answers:
+            asked_as = self._tool_calls.done(found.get(TOOL_NAME, ""), request["arguments"])
+            found.update({TOOL_CALL_ID: asked_as} if asked_as else {})
+        span = self.capture.open(self._screen.text(name), span_kind=span_kind)
+        span.attributes = self._screen.attributes(found)
+        span.exchange = Exchange(kind, request, None)
+        runs = runs or (kind == "tool" and self._runs_in_replay(span))
+        recorded = self._recorded(kind, span, request, whole=whole, runs=runs)
+        call = Call(self, span, operation=operation, recorded=recorded, abroad=abroad)
+        with self._lock:
+            self.live += recorded is None and not runs
+            self._in_flight[span.span_id] = call
+        return call
+
+    def asked(self, call: Call, request: Mapping[str, Any]) -> None:
+        """A request is all there; see ``Call.asked``."""
+        exchange = call.span.exchange
+        assert exchange is not None
+        if exchange.kind in HTTP_KINDS:
+            request = self._screen.http_request(request)
+        request = self._screen.request(exchange.kind, request)
+        if call.span.graft is not None:
+            request = self._translated(call.span, call.span.graft[1], request)
+        call.span.exchange = replace(exchange, request=request)
+
+    def finish(self, call: Call, response: Mapping[str, Any], *, attributes: Mapping[str, Any]) -> None:
+        """A call is over; see ``Call.finish``."""
+        span, operation = call.span, call.operation
+        assert span.exchange is not None
+        if call.recorded is None:
+            response = self._screen.response(span.exchange.kind, operation, response)
+        # What stands for an answer that was never recorded is none either.
+        span.exchange = replace(span.exchange, response=None if response is UNANSWERED else response)
+        found = dict(attributes)
+        if operation is not None:
+            found.update(_genai.describe_response(operation, response))
+            if not call.abroad:
+                self._tool_calls.ask(_genai.tool_calls(operation, response))
+        self._tell(span, response, found)
+        self.capture.close(span)
+        with self._lock:
+            self._in_flight.pop(span.span_id, None)
+
+    def amend(self, call: Call, response: Mapping[str, Any]) -> None:
+        """An answer that was recorded goes on; see ``Call.amend``."""
+        span = call.span
+        assert span.exchange is not None
+        response = self._screen.response(span.exchange.kind, None, response)
+        span.exchange = replace(span.exchange, response=response)
+        self._tell(span, response, {})
+
+    def _tell(self, span: OpenSpan, response: Mapping[str, Any], found: dict[str, Any]) -> None:
+        """What a span says of its answer."""
+        error = _error_of(response)
+        if error is not None:
+            span.status, span.status_message = "error", error[1]
+            found.setdefault("error.type", error[0])
+        span.attributes = {**span.attributes, **self._screen.attributes(found)}
+
+    def end(self) -> None:
+        """The run ends: what is open is finished as far as it came, and nothing begins any more."""
+        try:
+            for call in self.in_flight:
+                if call.at_close is not None:
+                    self.findings.tried(call.at_close)
+        finally:
+            self.closed = True
+
+    def inside(self, *kinds: str) -> bool:
+        """Whether the calling context is inside a call of one of these kinds that has yet to end."""
+        span = self.capture.enclosing()
+        return span is not None and span.exchange is not None and span.exchange.kind in kinds
+
+    def inside_seam(self, name: str) -> bool:
+        """Whether the calling context is what a framework's call of that tool runs."""
+        span = self.capture.enclosing()
+        return span is not None and span.seam and span.attributes.get(TOOL_NAME) == self._screen.text(name)
+
+    def _admit(self) -> None:
+        if self.closed:
+            raise self.findings.too_late(f"a call was made after the run of {self._plan.nodeid} had ended")
+        if self._plan.refusal is not None:
+            raise self._plan.refusal
+
+    def _recorded(
+        self, kind: str, span: OpenSpan, request: Mapping[str, Any], *, whole: bool, runs: bool
+    ) -> Mapping[str, Any] | None:
+        if self._player is None:
+            return None
+        wanted, records = self._normaliser.request(kind, span.name, request), self._plan.records
+        branch, connection = self.capture.branch(span), span.attributes.get(CONNECTION)
+        served = self._player.find(
+            kind, span.name, wanted, branch=branch, borrow=not records, whole=whole, connection=connection
+        )
+        if served is None and records:
+            return None
+        if served is None:
+            span.status, span.status_message = "error", "not recorded"
+            self.capture.close(span)
+            raise self.findings.miss(f"nothing recorded for {span.name}")
+        assert served.exchange is not None
+        span.exchange = Exchange(kind, self._translated(span, served, request), None)
+        if runs:
+            return None
+        self._player.skip_below(served)
+        span.graft = (self._player.cassette.tree, served)
+        return served.exchange.response or UNANSWERED
+
+    def _translated(self, span: OpenSpan, served: Span, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert served.exchange is not None
+        translation = self._volatile.claim(served.exchange.request, request)
+        with self._lock:
+            for made in translation.made:
+                self._substitutions[span.name, replace(made, path=f"request.{made.path}")] = None
+        found: Mapping[str, Any] = translation.value
+        return found
+
+    def _runs_in_replay(self, span: OpenSpan) -> bool:
+        """Whether a call is a tool's that is to run for real although it is recorded."""
+        tool = span.attributes.get(TOOL_NAME)
+        return self._plan.replays and isinstance(tool, str) and self._plan.settings.runs(tool)
+
+
+def _error_of(response: Mapping[str, Any]) -> tuple[str, str] | None:
+    error = response.get("error")
+    if error is not None:
+        kind = str(error.get("type", error.get("code", "error")))
+        return kind.rpartition(":")[2], str(error.get("message", ""))
+    status = response.get("status")
+    return (str(status), "") if isinstance(status, int) and status >= 400 else None

@@ -1,0 +1,81 @@
+"""What one run is to do: replay a verified cassette, record one, both, or refuse every call and say why.
+
+Mode and file decide it here and nowhere else, before the run begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from . import _store
+from ._model import Cassette
+from ._settings import RecordMode, Settings
+from ._volatile import Context
+from .errors import CassetteError, CassetteMissing
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run is to do.
+
+    Args:
+        nodeid: node id of the test, or a name.
+        path: the cassette's path.
+        settings: settings of the run; its ``eval_id`` is never empty.
+        golden: the verified cassette, if there is one: it is replayed, or compared with what replaces it.
+        then: what the recorded process knew of itself.
+        refusal: why the run may neither replay nor record.
+        note: what the reader should know of the file.
+    """
+
+    nodeid: str
+    path: Path
+    settings: Settings
+    golden: Cassette | None = None
+    then: Context = field(default_factory=Context)
+    refusal: CassetteError | None = None
+    note: str = ""
+
+    @property
+    def replays(self) -> bool:
+        """Whether recorded answers are served."""
+        return self.golden is not None and not self.settings.mode.replaces
+
+    @property
+    def records(self) -> bool:
+        """Whether what is not served goes out, and is recorded."""
+        return self.refusal is None and (not self.replays or self.settings.mode is RecordMode.NEW_EPISODES)
+
+
+def make_plan(*, nodeid: str, path: Path, settings: Settings, command: str = "") -> Plan:
+    """Decide by mode and file whether to replay or to record, and verify what will be replayed.
+
+    Args:
+        nodeid: node id of the test, or a name.
+        path: the cassette's path.
+        settings: settings of the run.
+        command: the command that records this cassette, for the error message.
+
+    Returns:
+        A plan; if the cassette is missing, unreadable, broken or incomplete and the mode does not replace it, one with
+        a ``refusal``: its run lets nothing out and nothing pass.
+    """
+    settings = replace(settings, eval_id=settings.eval_id or nodeid.partition("[")[0])
+    plan = Plan(nodeid=nodeid, path=path, settings=settings)
+    try:
+        if _store.exists(path):
+            golden = _store.load(path, nodeid=nodeid)
+            return replace(plan, golden=golden, then=Context.from_plain(golden.header.recorder.get("context")))
+    except CassetteError as error:
+        if settings.mode.replaces:
+            return replace(plan, note=f"the old cassette could not be compared with: {error.reason}")
+        return replace(plan, refusal=error)
+    if settings.mode is not RecordMode.NONE:
+        return plan
+    missing = CassetteMissing(
+        "there is no cassette, and record mode 'none' does not make one",
+        path=str(path),
+        remedy=f"record it: {command}" if command else "record it with mode 'once'",
+    )
+    return replace(plan, refusal=missing)
