@@ -12,15 +12,15 @@ ENVIRONMENTS = ("main", "adk", "legacy")
 nox.options.sessions = ENVIRONMENTS
 
 
-def _stacks(session: nox.Session) -> None:
+def _stacks(session: nox.Session, *more: str) -> None:
     session.install("-e", ".", "-r", "environments/test.txt", "-r", f"environments/{session.name}.txt")
-    session.run("pytest", "tests/stacks", "-q", f"--matrix=build/matrix/{session.name}.json", *session.posargs)
+    session.run("pytest", "tests/stacks", *more, "-q", f"--matrix=build/matrix/{session.name}.json", *session.posargs)
 
 
 @nox.session
 def main(session: nox.Session) -> None:
-    """Current releases."""
-    _stacks(session)
+    """Current releases; and the documents' examples, of which some need them."""
+    _stacks(session, "tests/test_docs.py")
 
 
 @nox.session

@@ -84,7 +84,7 @@ def test_a_session_fixture_has_a_cassette_of_its_own(project: Project) -> None:
 
 @checks(README, "example: tests/test_child.py")
 def test_an_agent_in_another_process(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("uvicorn")
+    pytest.importorskip("uvicorn", reason="the extra gateway is not installed: nox runs this where it is")
     project.write(block(README, "example: tests/test_child.py").text, "tests/test_child.py")
     node = project.path / "bin" / "node"  # the block is about any program; that of the stacks' tests is Node.js' own
     node.parent.mkdir()
@@ -95,6 +95,37 @@ def test_an_agent_in_another_process(project: Project, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", f"{node.parent}{os.pathsep}{os.environ['PATH']}")
     assert project.run("--record-mode=once").counts == {"replayed": 0, "recorded": 1, "live": 1, "unverified": 0}
     project.server.close()
+    assert project.run().counts == {"replayed": 1, "recorded": 0, "live": 0, "unverified": 0}
+
+
+SHOP_SERVER = """
+try:
+    from mcp.server.mcpserver import MCPServer
+except ImportError:
+    from mcp.server.fastmcp import FastMCP as MCPServer
+
+server = MCPServer("shop")
+
+
+@server.tool()
+def price(order: str) -> str:
+    return f"{order} costs 24.00"
+
+
+server.run("stdio")
+"""
+
+
+@checks(README, "example: tests/test_price.py")
+def test_an_mcp_server_that_is_gone(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mcp", reason="mcp is not installed: nox runs this where it is")
+    project.write(block(README, "example: tests/test_price.py").text, "tests/test_price.py")
+    server = project.path / "shop_server.py"
+    server.write_text(SHOP_SERVER, encoding="utf-8")
+    monkeypatch.chdir(project.path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert project.run("--record-mode=once").counts["recorded"] == 1
+    server.unlink()
     assert project.run().counts == {"replayed": 1, "recorded": 0, "live": 0, "unverified": 0}
 
 

@@ -12,7 +12,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -168,6 +168,13 @@ class Capture:
         """The span below which one would be opened in the calling context."""
         return self._spans[self._parent(_current_span_id())]
 
+    def spared(self, kinds: Collection[str]) -> bool:
+        """Whether the cassette stood for any call of these kinds, so that what is below it was not done."""
+        with self._lock:
+            spans = list(self._spans.values())
+        served = [span.exchange for span in spans if span.graft and span.graft[1].parent_span_id is not None]
+        return any(exchange is not None and exchange.kind in kinds for exchange in served)
+
     def done_by(self, strand: _strands.Strand) -> list[OpenSpan]:
         """What a strand has opened, and the strands that it led to."""
         with self._lock:
@@ -271,10 +278,14 @@ class Capture:
             below = sorted(children.get(span.span_id, []), key=lambda child: child.place)
             concurrent = _strands.side_by_side([child.strand for child in below], now=now)
             crowds.update((below[index].span_id, crowd) for index, crowd in concurrent.items())
-            if span.graft is not None and not below:
+            told: tuple[Span, ...] = ()
+            # A recorded call's children stand for ours; what a process of this run has told is beside them.
+            if span.graft is not None and (not below or span.graft[1].parent_span_id is None):
+                told = span.graft[0].children(span.graft[1])
                 built.extend(_grafted(*span.graft, under=span_id))
-                continue
-            ids = _child_ids(span_id, [child.name for child in below])
+                below = [child for child in below if not _is_told(child, span.graft[0])]
+            names = [*(child.name for child in told), *(child.name for child in below)]
+            ids = _child_ids(span_id, names)[len(told) :]
             pending.extend(reversed([(child, id_, span_id) for child, id_ in zip(below, ids, strict=True)]))
         return SpanTree(tuple(built))
 
@@ -366,6 +377,16 @@ def _finished(span: OpenSpan, *, span_id: str, parent_id: str | None, now: int, 
         start_ns=span.start_ns,
         duration_ns=max(0, (span.end_ns or now) - span.start_ns),
         exchange=span.exchange,
+    )
+
+
+def _is_told(span: OpenSpan, told: SpanTree) -> bool:
+    """Whether a process has told of a call that was also seen from outside, as by a gateway."""
+    return span.exchange is not None and any(
+        one.exchange is not None
+        and one.name == span.name
+        and one.start_ns <= span.start_ns <= one.start_ns + one.duration_ns
+        for one in told
     )
 
 

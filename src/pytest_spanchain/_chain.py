@@ -28,9 +28,9 @@ from .errors import CassetteBroken, CassetteError, CassetteIncomplete, Unrecorda
 HEADER_DOMAIN = "spanchain/header/v1"
 ENTRY_DOMAIN = "spanchain/entry/v1"
 
-RESTORE = "restore the file from version control, or record it again: pytest --record-mode=rewrite"
-UPGRADE = "upgrade pytest-spanchain, or record it again: pytest --record-mode=rewrite"
-SWAPPED = "put the right file back, or record this test again: pytest --record-mode=rewrite"
+RESTORE = "restore the file from version control, or record it again: pytest THE-TEST --record-mode=rewrite"
+UPGRADE = "upgrade pytest-spanchain, or record it again: pytest THE-TEST --record-mode=rewrite"
+SWAPPED = "put the right file back, or record this test again: pytest THE-TEST --record-mode=rewrite"
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ class _Member:
         spans, findings = self._run.live.spans, self._run.findings
         if done or len(spans) != self._told:
             self._told = len(spans)
-            _put(self._folder, Report(spans, done, tuple(findings.notes()), tuple(findings.errors(()))))
+            # Not its notes: they speak of a replay, in which it does not run.
+            _put(self._folder, Report(spans, done, errors=tuple(findings.errors(()))))
 
     def _end(self) -> None:
         if os.getpid() != self._pid:

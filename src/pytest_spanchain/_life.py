@@ -154,6 +154,7 @@ def start(item: pytest.Item, *, said: _options.Said, fixture: Mapping[str, Any])
         path=_store.cassette_path(item.config.rootpath / settings.directory, item.nodeid),
         settings=settings,
         command=_items.command(item, f"{_options.OPTION}=once"),
+        ci=_options.under_ci(),
     )
     run = Run(plan, hooks=relay.hooks())
     relay.report_to(run.note_error)

@@ -78,6 +78,15 @@ ANSWERED_LIVE = ("tool", "callback")
 """The exchanges whose response may be made by the agent's own code in replay, too: it is compared."""
 
 
+def operation_of(kind: str, name: str) -> str:
+    """The part of a span name that says what is done, and not with whom.
+
+    ``chat`` of ``chat gpt-4o``, whichever the model; ``connect`` of a connection, whichever the server.
+    """
+    connects = kind == "mcp" and name.startswith("connect ")
+    return name.partition(" ")[0] if kind == "model" or connects else name
+
+
 @dataclass(frozen=True)
 class Exchange:
     """A request that crossed a boundary and what came back.

@@ -48,7 +48,7 @@ class Plan:
         return self.refusal is None and (not self.replays or self.settings.mode is RecordMode.NEW_EPISODES)
 
 
-def make_plan(*, nodeid: str, path: Path, settings: Settings, command: str = "") -> Plan:
+def make_plan(*, nodeid: str, path: Path, settings: Settings, command: str = "", ci: bool = False) -> Plan:
     """Decide by mode and file whether to replay or to record, and verify what will be replayed.
 
     Args:
@@ -56,6 +56,7 @@ def make_plan(*, nodeid: str, path: Path, settings: Settings, command: str = "")
         path: the cassette's path.
         settings: settings of the run.
         command: the command that records this cassette, for the error message.
+        ci: whether this runs under CI, where only a command line records.
 
     Returns:
         A plan; if the cassette is missing, unreadable, broken or incomplete and the mode does not replace it, one with
@@ -70,12 +71,23 @@ def make_plan(*, nodeid: str, path: Path, settings: Settings, command: str = "")
     except CassetteError as error:
         if settings.mode.replaces:
             return replace(plan, note=f"the old cassette could not be compared with: {error.reason}")
+        if command:
+            # Whoever pastes it is to record this test again, and not the whole suite.
+            error.remedy = error.remedy.replace("pytest THE-TEST", command.partition(" --record-mode")[0])
         return replace(plan, refusal=error)
     if settings.mode is not RecordMode.NONE:
         return plan
     missing = CassetteMissing(
         "there is no cassette, and record mode 'none' does not make one",
         path=str(path),
-        remedy=f"record it: {command}" if command else "record it with mode 'once'",
+        remedy=_recording(command, ci=ci),
     )
     return replace(plan, refusal=missing)
+
+
+def _recording(command: str, *, ci: bool) -> str:
+    if not command:
+        return "record it with mode 'once'"
+    if ci:
+        return f"under CI only the command line records; record it on your machine, and commit it: {command}"
+    return f"record it: {command}"

@@ -18,7 +18,7 @@ from typing import Any
 
 from ._canonical import canonical, digest
 from ._genai.attributes import TOOL_NAME
-from ._model import CONNECTION, Cassette, Span, SpanTree
+from ._model import CONNECTION, Cassette, Span, SpanTree, operation_of
 from ._volatile import Volatile, coarse
 
 _NEXT = 4
@@ -33,11 +33,6 @@ Normalise = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
 def request_digest(kind: str, name: str, request: Any) -> str:
     """What a request is matched by: lower-case hex SHA-256 of its kind, operation and normalised content."""
     return digest("spanchain/request/v1", {"kind": kind, "operation": operation_of(kind, name), "request": request})
-
-
-def operation_of(kind: str, name: str) -> str:
-    """The part of a span name that a changed model does not change: ``chat`` of ``chat gpt-4o``."""
-    return name.partition(" ")[0] if kind == "model" else name
 
 
 class Player:

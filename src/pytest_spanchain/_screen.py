@@ -21,6 +21,7 @@ from .errors import RecordingError
 RedactHook = Callable[[str, Any], Any]
 
 URL_ATTRIBUTES = ("url.full", "http.url")
+_BODIES = ("body", "stdout", "stderr")
 
 
 class Screen:
@@ -109,14 +110,23 @@ class Screen:
         return SpanTree(tuple(span if span.scope == OWN_SCOPE else self._foreign(span) for span in tree))
 
     def told(self, tree: SpanTree) -> SpanTree:
-        """A tree that another process tells of: it was redacted there, by what was known there."""
+        """A tree that another process tells of: it was redacted there, by what was known there.
+
+        Raises:
+            RecordingError: the user's rules or hook left something of another shape.
+        """
         return SpanTree(tuple(self._told(span) for span in tree))
 
     def _told(self, span: Span) -> Span:
         exchange = span.exchange
         if exchange is not None:
-            exchange = replace(exchange, request=self.redactor.value(dict(exchange.request)))
-        # Of answers the bytes are counted; what is left in one stops the cassette from being written.
+            request, response = exchange.request, exchange.response
+            if response is not None:
+                outputs = {name: self._output(response[name]) for name in _BODIES if name in response}
+                response = self._part(exchange.kind, {**response, **outputs}, fault=response_fault)
+            exchange = replace(
+                exchange, request=self._part(exchange.kind, request, fault=request_fault), response=response
+            )
         return replace(self._foreign(span), exchange=exchange)
 
     def _part(
@@ -158,7 +168,7 @@ class Screen:
 
 def _laid_out_anew(part: Mapping[str, Any]) -> Mapping[str, Any]:
     """A part whose key orders describe what redaction left of it, not what was there before."""
-    for name in ("body", "stdout", "stderr"):
+    for name in _BODIES:
         body = part.get(name)
         if isinstance(body, Mapping) and "layout" in body:
             part = {**part, name: {**body, "layout": relayout(body["json"], body["layout"])}}

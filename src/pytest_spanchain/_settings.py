@@ -8,6 +8,7 @@ nearest valid one.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -255,6 +256,8 @@ def _problem(name: str, text: str) -> str:
         if text.startswith("unix:") or is_address(text) or _HOST.fullmatch(text):
             return ""
         return f"{text!r} is no host name or address (without scheme, port and path), and no unix:<glob of a path>"
+    if name == "commands" and sys.platform == "win32":
+        return f"child processes are not recorded on Windows: {text!r} would run in replay, too"
     if name == "commands":
         return "" if text == text.strip() else f"no command line begins or ends with a blank: {text!r}"
     if name == "command_env":

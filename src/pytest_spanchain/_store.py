@@ -27,8 +27,8 @@ from ._model import Cassette
 from .errors import CassetteMissing, CassetteUnreadable, RecordingError
 
 SLUG = 80
-RECORD = "record it: pytest --record-mode=once"
-REPLACE = "replace it by a regular file, or delete it and record again: pytest --record-mode=once"
+RECORD = "record it: pytest THE-TEST --record-mode=once"
+REPLACE = "replace it by a regular file, or delete it and record again: pytest THE-TEST --record-mode=once"
 CHECK_ACCESS = "check that the directory and the file may be read by the user who runs the tests"
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]+")

@@ -13,7 +13,7 @@ from typing import Any
 
 import children
 import pytest
-from children import breaks, holds, node, python, run, run_in, start
+from children import breaks, holds, node, notes, python, run, run_in, start
 from wire import CLOSE, WireServer
 
 import model_replies
@@ -21,7 +21,7 @@ from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain import UsageError, gateway
 from pytest_spanchain._model import CONCURRENT, Span, SpanTree
-from pytest_spanchain.gateway import Gateway
+from pytest_spanchain.gateway import Gateway, _places
 from servers import Hang, Json, Raw, Reply, Request, Reset, Stream, in_turn, too_many_requests
 
 pytest.importorskip("starlette")
@@ -314,6 +314,56 @@ def test_what_is_new_is_recorded_beside_what_is_known(proof: Proof) -> None:
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
+def test_a_gateway_that_nothing_came_through_fails_the_run(proof: Proof) -> None:
+    """The child had not been given the environment: it asked somebody else."""
+    for mode in ("rewrite", "none"):
+        if mode == "none":
+            proof.server.script(echo)
+            assert run(proof.cassette, python("chat('one')"), mode="rewrite").failure is None
+        outcome = run(proof.cassette, lambda opened: None, mode=mode)
+        assert "nothing came through it: was the child given env=gateway.env?" in str(outcome.failure)
+        assert proof.cassette.exists() is (mode == "none")
+
+    def work(opened: Gateway) -> None:
+        raise ValueError("the block's own")
+
+    assert "nothing came" not in str(run(proof.cassette, work, mode="rewrite").failure)
+
+
+def test_a_named_child_of_python_is_recorded_from_both_sides(proof: Proof, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request below the process's span does not hide what the child told; in replay nothing needs to come."""
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    proof.server.script(echo)
+    source = """
+import httpx
+from opentelemetry import trace
+with trace.get_tracer("mine").start_as_current_span("inner"):
+    pass
+print(said(chat('one', headers={'traceparent': os.environ['TRACEPARENT']})))
+"""
+    recorded = holds(proof, python(source), replays=1, commands=["*"])
+    assert recorded.value == "You said one.\n"
+    assert recorded.verdict.live is not None
+    names = [span.name for span in recorded.verdict.live]
+    assert names.count("inner") == 1
+    assert names.count("chat gpt") == 1
+
+
+@pytest.mark.parametrize("mcp", [False, True])
+def test_an_upstream_that_is_not_there_is_told(mcp: bool, tmp_path: Path) -> None:
+    def work(opened: Gateway) -> Any:
+        url = opened.mcp("shop", "http://127.0.0.1:9/mcp") if mcp else f"{opened.base_url('openai')}/models"
+        body = '{"jsonrpc": "2.0", "id": 1, "method": "ping"}'
+        return python("print(ask(sys.argv[1] + '?key=none', sys.argv[2].encode())[0])", url, body)(opened)
+
+    outcome = run(tmp_path / "run.yaml", work, mode="rewrite", upstreams={"openai": "http://me:pass@127.0.0.1:9/v1"})
+    assert outcome.value == "RemoteDisconnected\n"
+    (note,) = notes(outcome)
+    assert note.startswith("gateway: could not reach http://127.0.0.1:9 (")
+    assert note.endswith(") for POST /mcp" if mcp else ") for POST /v1/models")
+
+
 def test_a_request_to_nowhere_fails_the_run(proof: Proof) -> None:
     proof.server.script(echo)
     source = "print(said(chat('one'))); print(ask(OPENAI.replace('/openai/', '/opnai/'), {}))"
@@ -366,7 +416,7 @@ def test_a_child_that_is_not_waited_for(proof: Proof, monkeypatch: pytest.Monkey
 
 
 def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("uvicorn", "starlette.requests"):
+    for name in ("uvicorn", "starlette.requests", "httpx"):
         with monkeypatch.context() as without:
             without.setitem(sys.modules, name, None)
             outcome = run(tmp_path / "run.yaml", lambda opened: None, mode="rewrite")
@@ -416,6 +466,32 @@ def test_a_replay_has_no_key_to_give_away(proof: Proof, monkeypatch: pytest.Monk
     assert {one["ANTHROPIC_API_KEY"] for one in seen} == {"spanchain-replay"}
     assert replaying["OPENAI_API_KEY"] == "spanchain-replay"
     assert "callers-own" not in proof.cassette.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "dummy"),
+    [
+        ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"),
+        ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        ("AZURE_OPENAI_API_KEY", "OPENAI_API_KEY"),
+    ],
+)  # fmt: skip
+def test_no_dummy_stands_beside_a_real_credential(name: str, dummy: str) -> None:
+    def variables(*, records: bool) -> dict[str, str]:
+        return _places.variables(url="http://x", traceparent="", records=records, environ={name: "real"}, names=())
+
+    assert not {name, dummy} & set(variables(records=True))
+    replaying = variables(records=False)
+    assert replaying[name] == replaying[dummy] == "spanchain-replay"
+
+
+def test_keys_of_other_upstreams_stay_behind_and_the_rest_is_for_the_tools() -> None:
+    environ = {"MY_SHOP_API_KEY": "real", "MY_SHOP_MAX_TOKENS": "9", "OPENAI_WEBHOOK_SECRET": "real", "PGPASSWORD": "x"}
+    changed = [
+        _places.variables(url="http://x", traceparent="", records=records, environ=environ, names=["openai", "my-shop"])
+        for records in (True, False)
+    ]
+    assert [set(environ) & set(one) for one in changed] == [set(), {"MY_SHOP_API_KEY", "OPENAI_WEBHOOK_SECRET"}]
 
 
 def test_an_async_test_may_use_it(proof: Proof) -> None:

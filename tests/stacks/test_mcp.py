@@ -348,6 +348,27 @@ def leaves(error: BaseException | None) -> list[BaseException]:
     return [error] if inner is None else [leaf for one in inner for leaf in leaves(one)]
 
 
+def test_another_command_is_the_change_and_not_another_server(place: Place, tmp_path: Path) -> None:
+    def shop(*more: str) -> Any:
+        async def run_agent() -> str:
+            asked = StdioServerParameters(command=sys.executable, args=[str(EVERYTHING), str(place.ledger), *more])
+            async with stdio_client(asked) as (read, write), ClientSession(read, write) as opened:
+                await opened.initialize()
+                return text(await opened.call_tool("add", {"a": 1, "b": 2}))
+
+        return run_agent
+
+    cassette = tmp_path / "run.yaml"
+    record(cassette, shop())
+    changed = run(cassette, shop("stdio"))
+    assert changed.failure is not None
+    first = changed.causes[0]
+    assert str(first.kind) == "input_changed"
+    assert first.path[-1].startswith("connect python")
+    assert "request.params.args[2]" in [change.path for change in first.changes]
+    assert not [cause for cause in changed.causes if str(cause.kind) in ("span_added", "span_removed")]
+
+
 def test_giving_up_on_a_server_that_does_not_answer(place: Place, tmp_path: Path) -> None:
     async def patient(opened: Any, client: Client1) -> Any:
         try:

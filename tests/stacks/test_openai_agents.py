@@ -37,10 +37,10 @@ STACK = Stack(
         "Of what a body changes in its `wrapper.context`, only mappings, lists, sets, dataclasses, models and objects"
         " of the user's own classes are changed in replay, and usage is not.",
         "Callbacks of handoffs, hooks and guardrails are the agent's own code and run in replay too.",
-        "Executors of local shell, shell, computer, apply-patch and custom tools are not recorded: they run in replay,"
-        " and what they open is refused.",
-        "Tools of MCP servers are recorded where the client of MCP speaks (see mcp); a subclass of MCPServer that speaks"
-        " to nobody runs again.",
+        "Executors of local shell, shell, computer, apply-patch and custom tools are not recorded: they run in"
+        " replay, and what they open is refused.",
+        "Tools of MCP servers are recorded where the client of MCP speaks (see mcp); a subclass of MCPServer that"
+        " speaks to nobody runs again.",
         "The SDK's own traces are not sent to OpenAI from within a test that is recorded or replayed.",
     ),
 )

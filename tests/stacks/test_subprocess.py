@@ -6,6 +6,8 @@ The programs are in a directory that is taken away before the replay, and the se
 from __future__ import annotations
 
 import asyncio
+import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -24,16 +26,22 @@ import trio
 
 from model_replies import answer
 from proof import REPLAYS, Stack
-from pytest_spanchain import Deviation, UsageError
+from pytest_spanchain import Deviation, UsageError, boundaries, use_cassette
 from pytest_spanchain._model import Span
-from pytest_spanchain._run import OWNERSHIP
+from pytest_spanchain._plan import Plan
+from pytest_spanchain._run import OWNERSHIP, Hooks, Run
+from pytest_spanchain._settings import RecordMode, Settings
 from pytest_spanchain.boundaries import _wait
 from pytest_spanchain.boundaries.clients import _process_joined as joined
+from pytest_spanchain.boundaries.clients._process_playback import Playback
 from recording import Outcome, record, replay, run
 from servers import ModelServer
 
 if sys.platform == "win32":
     pytest.skip("child processes are not recorded on Windows", allow_module_level=True)
+
+import pty
+import resource
 
 STACK = Stack(
     name="subprocess",
@@ -710,6 +718,147 @@ def test_what_cannot_be_recorded_is_refused(bench: Bench) -> None:
     assert not bench.cassette.exists()
 
 
+def test_a_named_command_that_is_forked_is_refused(bench: Bench) -> None:
+    def by_hand() -> None:
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    def in_a_terminal() -> None:
+        pid, terminal = pty.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+    plain = record(bench.cassette, lambda: subprocess.run(["echo"]).returncode, commands=["echo *"])
+    for agent, words in (
+        (by_hand, f"a process was forked at tests/stacks/test_subprocess.py:{by_hand.__code__.co_firstlineno + 1} in"),
+        (in_a_terminal, "which cannot be recorded: start it by subprocess"),
+        (lambda: os.spawnvp(os.P_WAIT, "echo", ["echo", "x"]), "process 'echo x' is started by a fork, which cannot"),
+        (lambda: os.spawnlp(os.P_WAIT, "echo", "/bin/echo"), "process '/bin/echo' is started by a fork"),
+        (lambda: pty.spawn(["echo", "x"]), "process 'echo x' is started by a fork"),
+    ):
+        for mode in ("rewrite", "none"):
+            outcome = run(bench.cassette, agent, mode=mode, commands=["echo *"])
+            (error,) = outcome.verdict.errors
+            assert words in error
+            assert outcome.failure is not None
+    assert plain.value == 0
+    # Without names, forks are the user's own affair; what is known is told.
+    assert run(bench.cassette, by_hand, mode="rewrite").verdict.errors == ()
+    told = run(bench.cassette, lambda: os.spawnvp(os.P_WAIT, "true", ["true", "x"]), mode="rewrite", commands=["git *"])
+    (note,) = told.verdict.notes
+    assert note.startswith("process 'true x' was started at ")
+    assert told.verdict.errors == ()
+
+
+def test_other_forks_are_nobodys_business(bench: Bench) -> None:
+    def agent() -> Any:
+        copy = multiprocessing.get_context("fork").Process(target=int)
+        copy.start()
+        copy.join()
+        subprocess.run(["cat"], stdin=subprocess.DEVNULL, preexec_fn=int)
+        return copy.exitcode
+
+    outcome = record(bench.cassette, agent, commands=["echo *"])
+    assert outcome.value == 0
+    assert outcome.verdict.errors == ()
+
+
+def test_more_descriptors_than_select_knows(bench: Bench) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit[1] != resource.RLIM_INFINITY and limit[1] < 2000:
+        pytest.skip(f"the system allows {limit[1]} descriptors only")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit[0], 2000), limit[1]))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        command = bench.script(FLOOD)
+        outcome = bench.holds(
+            lambda: len(subprocess.run(command, input=b"x" * 200_000, stdout=-1, stderr=subprocess.STDOUT).stdout)
+        )
+    finally:
+        for number in files:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert outcome.value == 900_000
+
+
+def test_what_goes_wrong_while_it_is_served_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def agent() -> int:
+        return subprocess.run(["echo", "x"], stdout=-1).returncode
+
+    bench.records(agent)
+
+    def advance(self: Playback) -> float:
+        raise KeyError("gone")
+
+    monkeypatch.setattr(Playback, "_advance", advance)
+    outcome = bench.changed(agent)
+    assert "the process echo could not be served: KeyError('gone')" in outcome.verdict.errors
+
+
+def test_commands_are_refused_on_windows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "win32")
+        with pytest.raises(UsageError, match="child processes are not recorded on Windows: 'git \\*'"):
+            use_cassette(bench.cassette, mode="rewrite", commands=["git *"])
+
+
+def test_a_start_that_fails_leaves_no_descriptor(bench: Bench) -> None:
+    def agent() -> int:
+        before = len(os.listdir("/dev/fd"))
+        for _ in range(5):
+            raised(lambda: subprocess.Popen(["no-such-program"], stdin=-1, stdout=-1, stderr=-1))
+        return len(os.listdir("/dev/fd")) - before
+
+    assert bench.holds(agent).value == 0
+
+
+def test_a_clock_that_stands_still(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def agent(text: bytes = b"what is this") -> Any:
+        with subprocess.Popen(bench.script("import os; os.write(1, os.read(0, 99))"), stdin=-1, stdout=-1) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.write(text)
+            child.stdin.flush()
+            found = child.stdout.read()
+            child.stdin.close()
+        return found
+
+    def leaves_one() -> Any:
+        # What it leaves behind holds the pipe, so that its end does not come.
+        with subprocess.Popen(["sh", "-c", "sleep 2 & exit 3"], stdout=-1) as child:
+            return child.wait()
+
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    assert bench.records(lambda: (agent(), leaves_one())).value == (b"what is this", 3)
+    assert run(bench.cassette, lambda: (agent(b"what"), leaves_one()), commands=["*"]).value == (b"what is this", 3)
+    monkeypatch.setattr(_wait, "HOLD_SECONDS", 0.5)
+    outcome = bench.changed(lambda: (agent(b""), leaves_one()))
+    assert "bytes of input, and has got 0" in " ".join(outcome.verdict.errors)
+
+
+def test_no_secret_is_cut_in_two(bench: Bench) -> None:
+    secret = "Kq8zT4mW7pR2vX9cLd3"
+    command = ["echo", "x" * 50, "--password", secret]
+    told = [
+        run(bench.cassette, agent, mode="rewrite", commands=["git *"]).verdict.notes
+        for agent in (
+            lambda: subprocess.run(command),
+            lambda: subprocess.run(" ".join(command), shell=True),
+            lambda: os.system(" ".join(command)),
+        )
+    ]
+    for (note,) in told:
+        assert secret[:6] not in note
+        assert (
+            "record it with commands=['echo *'], or, if it is the agent, start it with env=gateway.env of"
+            " cassette.gateway()" in note
+        )
+
+
 def test_no_secret_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {
         name: f"{name}-Kq8zT4mW7pR2vX9c" for name in ("argv", "option", "env", "stdin", "stdout", "stderr", "own")
@@ -812,6 +961,44 @@ def test_a_python_child_joins_the_trace(bench: Bench, sdk_env: ModelServer) -> N
         assert (again.value, _started) == ("On its way.\n", [])
         assert [span.name for span in again.verdict.live] == [span.name for span in recorded.verdict.live]
     assert len(sdk_env.requests) == asked == 1
+
+
+def test_the_hook_redacts_what_a_python_child_tells(sdk_env: ModelServer, tmp_path: Path) -> None:
+    sdk_env.script(lambda request: answer(request, "On its way."))
+
+    def hook(kind: str, part: Any) -> Any:
+        return json.loads(json.dumps(part).replace("1412", "####").replace("On its", "Off the"))
+
+    def recorded(name: str, redact: Callable[[str, Any], Any]) -> Any:
+        settings = Settings(mode=RecordMode.REWRITE, commands=("*",), eval_id="hooked")
+        path = tmp_path / name
+        observed = Run(Plan(nodeid="hooked", path=path, settings=settings), hooks=Hooks(redact=redact))
+        with boundaries.around(observed), observed.entered():
+            subprocess.run([sys.executable, "-c", AGENT, "Where is order 1412?", sdk_env.url], stdout=-1, check=True)
+        return observed.close(passed=True)
+
+    verdict = recorded("c.yaml", hook)
+    assert verdict.recorded, verdict.errors
+    text = (tmp_path / "c.yaml").read_text()
+    assert "think" in text
+    assert "####" in text
+    assert "Off the way" in text
+    assert "1412" not in text
+    assert "On its" not in text
+    verdict = recorded("d.yaml", lambda kind, part: {} if kind == "model" else part)
+    assert not verdict.recorded
+    assert any("of a model call that could not be replayed" in error for error in verdict.errors)
+
+
+def test_what_a_child_notes_of_a_replay_is_not_passed_on(bench: Bench) -> None:
+    source = "import subprocess\nsubprocess.run(['echo', 'x'])"
+
+    def agent() -> int:
+        file = bench.cassette.parent / "child.py"
+        file.write_text(source)
+        return subprocess.run([sys.executable, str(file)], stdout=-1).returncode
+
+    assert bench.records(agent).verdict.notes == ()
 
 
 def test_a_child_that_cannot_join_is_recorded_all_the_same(bench: Bench, sdk_env: ModelServer) -> None:

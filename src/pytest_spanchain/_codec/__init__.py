@@ -17,10 +17,10 @@ from . import reader as _yaml_reader
 from . import writer as _yaml_writer
 from .limits import MAX_BYTES
 
-RESTORE = "restore the file from version control, or delete it and record it again: pytest --record-mode=once"
+RESTORE = "restore the file from version control, or delete it and record it again: pytest THE-TEST --record-mode=once"
 RECORD_AGAIN = (
     "cassettes are never merged: take either side whole (git checkout --ours or --theirs), or delete the file and "
-    "record it again: pytest --record-mode=once"
+    "record it again: pytest THE-TEST --record-mode=once"
 )
 
 _SUMMARY_LEAD = "# | "

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._model import CONCURRENT, CONNECTION, HTTP_KINDS, UNASKED, Span, SpanTree
+from .._model import CONCURRENT, CONNECTION, HTTP_KINDS, UNASKED, Span, SpanTree, operation_of
 
 DEFAULT_IGNORED_ATTRIBUTES = frozenset(
     {
@@ -175,7 +175,7 @@ class Printer:
         member.weak = self._number("weak", name, span.kind, span.scope)
         member.own = self._number("own", member.weak, request)
         operation = name.split(" ", 1)[0]
-        called = span.kind in HTTP_KINDS
+        called = span.kind in HTTP_KINDS or operation_of(span.kind, name) != name
         member.loose = self._number("loose", span.kind, span.scope, operation) if called else member.weak
         member.deep = self._number("deep", member.own, *sorted(child.deep for child in children))
         member.size = 1 + sum(child.size for child in children)

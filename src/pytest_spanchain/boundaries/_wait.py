@@ -23,13 +23,19 @@ def skips() -> bool:
     return run is not None and not run.records
 
 
-def until(over: Callable[[], bool]) -> bool:
-    """Wait in a thread until something is over, and tell whether it is. Bounded by count: tests stop clocks."""
+def until(over: Callable[[], bool], *, seconds: float | None = None, tick: float = _TICK) -> bool:
+    """Wait in a thread until something is over, and tell whether it is. Bounded by count: tests stop clocks.
+
+    Args:
+        over: asked again and again.
+        seconds: for how long at least, by default ``HOLD_SECONDS``.
+        tick: seconds between two questions.
+    """
     never = threading.Event()
-    for _ in range(int(HOLD_SECONDS / _TICK) + 1):
+    for _ in range(int((HOLD_SECONDS if seconds is None else seconds) / tick) + 1):
         if over():
             return True
-        never.wait(_TICK)
+        never.wait(tick)
     return False
 
 

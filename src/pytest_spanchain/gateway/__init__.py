@@ -57,6 +57,11 @@ class Gateway:
             import starlette.requests  # noqa: F401
         except ImportError as error:
             raise UsageError(missing("starlette")) from error
+        if self._run.records:  # not when a request fails for it: that would be the upstream's failure to the child
+            try:
+                import httpx  # noqa: F401
+            except ImportError as error:
+                raise UsageError(missing("httpx")) from error
         self._family = Family(self._run.capture, parent=self._run.capture.nearest())
         self._app = App(self._run, family=self._family, upstreams=self._upstreams)
         self._server = self._app.server = Server(self._app, at_end=self._app.close)
@@ -85,6 +90,11 @@ class Gateway:
                 f"the gateway was closed while {', '.join(sorted(left))} had yet to be answered, {PATIENCE:g} s after"
                 " the block's end: wait for the child before it ends"
             )
+        # Where the cassette stands for what starts the child, there is none.
+        if fails and not self._app.reached and not self._run.capture.spared(("process", "tool", "agent")):
+            self._run.note_error(
+                "the gateway was opened and nothing came through it: was the child given env=gateway.env?"
+            )
         assert server.strand is not None
         self._family.join(server.strand)
 
@@ -97,7 +107,11 @@ class Gateway:
     def variables(self) -> dict[str, str]:
         """What a child's environment needs besides the parent's."""
         return _places.variables(
-            url=self.url, traceparent=self._family.traceparent, records=self._run.records, environ=os.environ
+            url=self.url,
+            traceparent=self._family.traceparent,
+            records=self._run.records,
+            environ=os.environ,
+            names=[one.name for one in self._upstreams.values() if not one.mcp],
         )
 
     @property

@@ -47,15 +47,18 @@ class App:
         self._run = run
         self._family = family
         self._upstreams = upstreams
-        self._client = _exchange.Client()
+        self._client = _exchange.Client(run)
         self._proxies: dict[str, _mcp.Proxy] = {}
         self._changed = threading.Condition()
         self._in_flight: dict[asyncio.Task[Any], str] = {}
+        self.reached = False
+        """Whether anything has come: a request, a message of MCP, or telemetry."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         from starlette.requests import ClientDisconnect, Request
 
+        self.reached = True
         request = Request(scope, receive)
         task = asyncio.current_task()
         assert task is not None

@@ -15,10 +15,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._run import Call
+from .._run import Call, Run
 from ..boundaries import _http, _wait
 from ..errors import MissError, UsageError
-from ._server import Scope, Send, Server, missing
+from ._server import Scope, Send, Server
 
 if TYPE_CHECKING:
     import httpx
@@ -46,22 +46,24 @@ Headers = list[tuple[str, str]]
 
 
 class Client:
-    """Talks to the upstreams, in the server's loop. Made at the first request: a replay never makes one."""
+    """Talks to the upstreams, in the server's loop. Made at the first request: a replay never makes one.
 
-    def __init__(self) -> None:
+    Args:
+        run: is told of upstreams that are not there.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._made: httpx.AsyncClient | None = None
 
     async def send(self, *, method: str, url: str, headers: Headers, content: bytes) -> httpx.Response:
         """Send a request; the body of the answer is yet to be read.
 
         Raises:
-            UsageError: httpx is not installed.
             Exception: httpx's, if there is no answer.
         """
-        try:
-            import httpx
-        except ImportError as error:
-            raise UsageError(missing("httpx")) from error
+        import httpx
+
         if self._made is None:
             # No limit of its own: the child has one, or wants none.
             self._made = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=None)
@@ -70,7 +72,14 @@ class Client:
         request = httpx.Request(
             method, url, headers=_going_up(headers), content=content, extensions={"timeout": timeout}
         )
-        return await self._made.send(request, stream=True, auth=None, follow_redirects=False)
+        try:
+            return await self._made.send(request, stream=True, auth=None, follow_redirects=False)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            # The child sees a dropped connection, which does not say whose. Neither user nor query are in the text.
+            to = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
+            why = str(error) or type(error).__name__
+            self._run.note(f"gateway: could not reach {to} ({why}) for {method} {request.url.path}")
+            raise
 
     async def close(self) -> None:
         """Close all connections."""

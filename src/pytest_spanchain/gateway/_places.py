@@ -1,11 +1,14 @@
 """Where the gateway's paths lead, and what a child's environment has to say for it to use them.
 
-Invariant: a child of a replay is given no key of its caller's.
+Invariant: in replay a child is given no key of its caller's for what the gateway stands for: neither the credentials of
+the providers nor what is named after another upstream. The rest of the environment it has, also the credentials in it:
+its tools run in replay, and may need them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +28,10 @@ class Provider:
     Args:
         name: first step of the gateway's path.
         variables: environment variables with the base URL.
-        keys: environment variables with the key.
+        keys: environment variables with the key, as its SDKs read it first.
         url: where it is if nobody says otherwise.
         below: what the SDKs expect at the end of a base URL.
+        others: environment variables with other credentials, which serve where there is no key.
     """
 
     name: str
@@ -35,13 +39,25 @@ class Provider:
     keys: tuple[str, ...]
     url: str
     below: str = ""
+    others: tuple[str, ...] = ()
 
 
 PROVIDERS = (
     Provider(
-        "openai", ("OPENAI_BASE_URL", "OPENAI_API_BASE"), ("OPENAI_API_KEY",), "https://api.openai.com/v1", below="/v1"
+        "openai",
+        ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+        ("OPENAI_API_KEY",),
+        "https://api.openai.com/v1",
+        below="/v1",
+        others=("OPENAI_ADMIN_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN"),
     ),
-    Provider("anthropic", ("ANTHROPIC_BASE_URL",), ("ANTHROPIC_API_KEY",), "https://api.anthropic.com"),
+    Provider(
+        "anthropic",
+        ("ANTHROPIC_BASE_URL",),
+        ("ANTHROPIC_API_KEY",),
+        "https://api.anthropic.com",
+        others=("ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
+    ),
     Provider(
         "gemini",
         ("GOOGLE_GEMINI_BASE_URL",),
@@ -104,7 +120,9 @@ def upstream(name: str, url: str, *, below: str = "", mcp: bool = False) -> Upst
     return Upstream(name, url.rstrip("/"), prefix, mcp=mcp)
 
 
-def variables(*, url: str, traceparent: str, records: bool, environ: Mapping[str, str]) -> dict[str, str]:
+def variables(
+    *, url: str, traceparent: str, records: bool, environ: Mapping[str, str], names: Iterable[str]
+) -> dict[str, str]:
     """What a child's environment needs besides its parent's.
 
     Args:
@@ -112,13 +130,16 @@ def variables(*, url: str, traceparent: str, records: bool, environ: Mapping[str
         traceparent: of the span that the child's belong below.
         records: whether real keys are needed.
         environ: the parent's environment.
+        names: of all upstreams.
     """
     found = {"TRACEPARENT": traceparent, GATEWAY: url}
     for one in PROVIDERS:
         found.update(dict.fromkeys(one.variables, f"{url}/{one.name}{one.below}"))
-        known = any(environ.get(key) for key in one.keys)
-        if not (records and known):
-            found.update(dict.fromkeys(one.keys, DUMMY_KEY))
+        known = [key for key in (*one.keys, *one.others) if environ.get(key)]
+        if not (records and known):  # beside a real credential, a dummy would be what the SDK prefers
+            found.update(dict.fromkeys((*one.keys, *known), DUMMY_KEY))
+    if not records:
+        found.update(dict.fromkeys(_named_after(names, environ), DUMMY_KEY))
     protocol = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
     found["OTEL_EXPORTER_OTLP_ENDPOINT"] = url
     found["OTEL_EXPORTER_OTLP_PROTOCOL"] = protocol if protocol.startswith("http/") else "http/protobuf"
@@ -131,6 +152,13 @@ def variables(*, url: str, traceparent: str, records: bool, environ: Mapping[str
     # A proxy of the machine's has no way to a server of this process.
     direct = ",".join(filter(None, (environ.get("NO_PROXY") or environ.get("no_proxy"), *_LOCAL)))
     return {**found, "NO_PROXY": direct, "no_proxy": direct}
+
+
+def _named_after(names: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+    """Credentials that are named after upstreams: ``MISTRAL_API_KEY`` after ``mistral``."""
+    own = "|".join(re.escape(name.replace("-", "_")) for name in names)
+    credential = re.compile(rf"(?:{own})_(?:\w+_)?(?:KEY|TOKEN|SECRET)", re.IGNORECASE)
+    return [name for name, value in environ.items() if value and credential.fullmatch(name)]
 
 
 def refusal(name: str, message: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
+from ... import _session
 from ..._run import Run, current_run
 from ._claude_talk import Talk, opened
 
@@ -69,6 +70,8 @@ def link(argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> Lin
         MissError: replay has no such connection.
     """
     run = current_run()
+    if run is None and (session := _session.current()) is not None:
+        session.met(argv[0])
     return None if run is None or run.inside(*_INSIDE) else Link(run, argv, cwd=cwd, env=env)
 
 

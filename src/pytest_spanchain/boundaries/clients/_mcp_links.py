@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ... import _patch
+from ... import _patch, _session
 from ..._model import CONNECTION
 from ..._run import Call, Run, current_run
 from .._seam import member, unrecognised
@@ -249,6 +249,8 @@ def link(server: Server, params: Callable[[Run], Mapping[str, Any]]) -> Link | N
         MissError: replay has no such connection.
     """
     run = current_run()
+    if run is None and server.argv and (session := _session.current()) is not None:
+        session.met(server.argv[0])  # a fixture that outlives tests starts a process; what it sends is counted itself
     if run is None or run.inside("mcp"):
         return None
     return Link(run, server, params(run))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ..._run import Run
 from ._mcp_talk import Server
+from ._process_command import chosen, command_of
 
 _CLIENTS_OWN = frozenset({"accept", "accept-encoding", "connection", "user-agent", "traceparent", "tracestate"})
 """Headers that HTTP clients and tracers set by themselves."""
@@ -17,20 +15,18 @@ _CLIENTS_OWN = frozenset({"accept", "accept-encoding", "connection", "user-agent
 
 def stdio_server(given: Mapping[str, Any]) -> Server:
     """The server of ``stdio_client``."""
-    asked = given["server"]
-    return Server(argv=(_program(asked.command), *asked.args), transport="pipe")
+    return Server(argv=_argv(given["server"]), transport="pipe")
 
 
 def stdio_params(given: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
     """What of ``StdioServerParameters`` is the author's: not what the environment holds anyway."""
     asked = given["server"]
-    env = {key: value for key, value in (asked.env or {}).items() if os.environ.get(key) != value}
-    command, *args = run.shown_arguments([_program(asked.command), *asked.args])
+    command, *args = run.shown_arguments(_argv(asked))
     return {
         "transport": "stdio",
         "command": command,
         "args": args,
-        "env": run.shown_environment(env),
+        "env": run.shown_environment(chosen(asked.env or {}, ())),
         "cwd": None if asked.cwd is None else str(asked.cwd),
     }
 
@@ -64,10 +60,8 @@ def memory_params(run: Run) -> Mapping[str, Any]:
     return {"transport": "memory"}
 
 
-def _program(command: str) -> str:
-    """A program by its name: where it lies is this machine's affair."""
-    try:
-        own = os.path.samefile(command, sys.executable)
-    except OSError:
-        own = False
-    return "python" if own else Path(command).name
+def _argv(asked: Any) -> tuple[str, ...]:
+    """The command line, as that of any child: where its program lies is this machine's affair."""
+    words = [asked.command, *asked.args]
+    command = command_of({"args": words, "executable": None, "cwd": None, "shell": False})
+    return tuple(words) if command is None else command.argv

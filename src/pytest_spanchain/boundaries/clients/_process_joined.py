@@ -18,12 +18,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..._model import Exchange, Span, SpanTree
 from ..._run import Call, Run
+from ...errors import RecordingError
 
 MARK = "SPANCHAIN_JOIN"
 """Names the directory for reports."""
@@ -43,7 +45,7 @@ class Report:
     Args:
         spans: its spans, the root first.
         done: whether it told them at its end.
-        notes: what the reader should know.
+        notes: what the reader should know of the report itself.
         errors: what fails the recording.
     """
 
@@ -127,7 +129,8 @@ class Joined:
         self.close()
         tree = _joined(reports)
         if len(tree) > 1:
-            self._call.span.graft = (self._run.shown_tree(tree), tree.spans[0])
+            with suppress(RecordingError):  # what redaction left of it fails the run already
+                self._call.span.graft = (self._run.shown_tree(tree), tree.spans[0])
 
     def close(self) -> None:
         """Nothing will be told."""

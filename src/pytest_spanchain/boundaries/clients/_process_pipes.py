@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import array
 import fcntl
+import math
 import os
 import select
 import stat
 import termios
-import time
 from collections import deque
 
 from ... import _body
@@ -52,7 +52,7 @@ def is_pipe(number: int) -> bool:
 
 def has_room(number: int) -> bool:
     """Whether something can be written without waiting."""
-    return bool(select.select([], [number], [], 0)[1])
+    return bool(_writable(number).poll(0))
 
 
 def unread(number: int) -> int:
@@ -69,10 +69,16 @@ def written(number: int, data: bytes) -> bool:
         try:
             view = view[os.write(number, view) :]
         except BlockingIOError:  # the agent made it so
-            select.select([], [number], [])
+            _writable(number).poll()
         except OSError:
             return False
     return True
+
+
+def _writable(number: int) -> select.poll:
+    watch = select.poll()  # not select, which knows the first 1024 descriptors only
+    watch.register(number, select.POLLOUT)
+    return watch
 
 
 def body_of(chunks: list[bytes]) -> dict[str, object] | None:
@@ -82,6 +88,8 @@ def body_of(chunks: list[bytes]) -> dict[str, object] | None:
 
 class Outlet:
     """One way out of a served child; used by one thread, but for its queue.
+
+    Its times are its user's, in seconds: tests stop clocks.
 
     Args:
         sink: where it goes, ours to close; ``None`` if it goes nowhere.
@@ -96,9 +104,9 @@ class Outlet:
         self._sink = sink
         self._is_pipe = sink is not None and is_pipe(sink)
         self._patient = True
-        self._written_at = 0.0
+        self._written_at = -math.inf
 
-    def state(self) -> str:
+    def state(self, now: float) -> str:
         """``ready`` for what is next, ``full``, or ``patient``: the reader has yet to read what came before.
 
         ``late`` is the same after a while: what others are to read need not wait for it.
@@ -108,13 +116,13 @@ class Outlet:
         if not unread(self._sink):
             self._patient = True
             return "ready"
-        since = time.monotonic() - self._written_at
+        since = now - self._written_at
         if self._patient and since < (HURRY_SECONDS if self.hurried else PATIENCE_SECONDS):
             return "patient" if since < HURRY_SECONDS else "late"
         self._patient = False
         return "ready" if has_room(self._sink) else "full"
 
-    def put(self) -> None:
+    def put(self, now: float) -> None:
         """Let out what is next, which is no end."""
         place, chunk, needs = self.queue[0]
         assert chunk is not None
@@ -125,7 +133,7 @@ class Outlet:
             except OSError:  # nobody reads it any more: what is left is its end
                 self.queue = deque([entry for entry in self.queue if entry[1] is None])
                 return
-        self._written_at = time.monotonic()
+        self._written_at = now
         if size < len(chunk):
             self.queue[0] = (place, chunk[size:], needs)
         else:

@@ -12,18 +12,19 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..._run import Call, Run
+from .. import _wait
 from . import _process_pids as pids
 from ._process_command import Command
 from ._process_pipes import SIZE, STDERR, STDOUT, body_of, has_room, is_pipe, unread, written
 from ._process_turns import Turns
 
 _SETTLE_SECONDS = 5.0
-_QUIET_SECONDS = 0.05
+_TICK = 0.0005
+_QUIET_TICKS = 100
 _MARKS = {STDOUT: ("<", "o"), STDERR: ("!", "e")}
 
 
@@ -70,6 +71,7 @@ class Recording:
         self._input: list[bytes] = []
         self._outputs: dict[str, _Output] = {}
         self._started: list[Callable[[], None]] = []
+        self._ours: list[int] = []
         self._exit: int | None = None
         self._pid = 0
         self._over = False
@@ -77,16 +79,23 @@ class Recording:
 
     def takes_input(self, source: int) -> int:
         """Stand between the child and where its input comes from. Gives what the child is to read."""
-        ours, theirs = os.dup(source), os.pipe()
-        self._started.append(lambda: self._pour_in(ours, theirs[1]))
-        return theirs[0]
+        ours = self._kept(os.dup(source))
+        theirs, sink = os.pipe()
+        self._kept(sink)
+        self._started.append(lambda: self._pour_in(ours, sink))
+        return theirs
 
     def gives(self, name: str, sink: int) -> int:
         """Stand between the child and where its output goes. Gives what the child is to write to."""
+        ours = self._kept(os.dup(sink))
         source, theirs = os.pipe()
-        output = self._outputs[name] = _Output(name, source, os.dup(sink))
+        output = self._outputs[name] = _Output(name, self._kept(source), ours)
         self._started.append(lambda: self._pour_out(output))
         return theirs
+
+    def _kept(self, number: int) -> int:
+        self._ours.append(number)
+        return number
 
     def started(self, pid: int) -> None:
         """The child runs."""
@@ -97,9 +106,8 @@ class Recording:
 
     def failed(self, error: BaseException) -> None:
         """It could not be started."""
-        for output in self._outputs.values():
-            os.close(output.source)
-            os.close(output.sink)
+        for number in self._ours:
+            os.close(number)
         self._over = True
         response = {"exit": None, STDOUT: None, STDERR: None, "turns": "", "end": "error"}
         said = {"type": type(error).__name__, "message": str(error)}
@@ -193,9 +201,11 @@ class Recording:
 
     def _settle(self) -> None:
         """Wait until what the child left behind is where it belongs, unless a child of its own still holds the pipe."""
-        until, quiet_since = time.monotonic() + _SETTLE_SECONDS, time.monotonic()
-        while time.monotonic() < until:
-            busy = False
+        quiet = 0
+
+        def settled() -> bool:
+            nonlocal quiet
+            busy, quiet = False, quiet + 1
             for output in list(self._outputs.values()):
                 if output.over:
                     continue
@@ -204,10 +214,10 @@ class Recording:
                         continue
                     busy = True
                     if output.writing or unread(output.source):
-                        quiet_since = time.monotonic()
-            if not busy or time.monotonic() - quiet_since > _QUIET_SECONDS:
-                return
-            time.sleep(0.0005)
+                        quiet = 0
+            return not busy or quiet > _QUIET_TICKS
+
+        _wait.until(settled, seconds=_SETTLE_SECONDS, tick=_TICK)
 
     def _left(self) -> None:
         """The run ends, and the agent has not waited for the child: it may be over all the same."""

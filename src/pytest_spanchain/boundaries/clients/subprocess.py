@@ -58,7 +58,7 @@ def install(lib: ModuleType) -> None:
         if bound is None or command is None:
             return start(self, *args, **kwargs)  # type: ignore[no-any-return]
         if not any(commands.matches(command.spellings, run.settings.commands) for run in runs):
-            _process_notes.started(command.spellings[0], env=bound.arguments["env"])
+            _process_notes.started(command, env=bound.arguments["env"])
             return start(self, *args, **kwargs)  # type: ignore[no-any-return]
         run = current_run()
         # What another recorded call starts is part of it; one that another run names is not this run's.
