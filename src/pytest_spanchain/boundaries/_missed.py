@@ -43,7 +43,7 @@ def missed(
     # A function that is listed may have another name than the model knows it by: then the arguments tell.
     own = [span.exchange.request for span in spans if span.exchange and span.attributes[TOOL_NAME] in listed]
     for name, calls in undone.items():
-        if run.settings.runs(name) or aliases.get(name, set()) & crossed:
+        if run.settings.runs(name) or (aliases.get(name, set()) - {name}) & crossed:
             continue
         if name in crossed:
             count = len(calls) - sum(_may_be(span, name) for span in spans)
