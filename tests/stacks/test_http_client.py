@@ -28,6 +28,7 @@ import model_replies
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain import BoundaryError
+from pytest_spanchain._run import OWNERSHIP
 from recording import record, replay, run
 from servers import Hang, Json, Raw, Reply, Request, Reset, Stream, closed_port
 
@@ -346,7 +347,14 @@ def test_a_thread_that_still_waits_when_the_run_ends(proof: Proof) -> None:
         threads.append(threading.Thread(target=ask, args=(proof.server.url,)))
         threads[-1].start()
         asked.wait(5)
+        until = time.monotonic() + 5
+        while not watched() and time.monotonic() < until:  # in replay no server tells that it was asked
+            time.sleep(0.01)
         return "done"
+
+    def watched() -> bool:
+        (observed,) = OWNERSHIP.active
+        return any(span.kind == "http" for span in observed.live)
 
     threads: list[threading.Thread] = []
     proof.server.script(script)

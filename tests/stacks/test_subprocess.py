@@ -967,7 +967,9 @@ def test_the_hook_redacts_what_a_python_child_tells(sdk_env: ModelServer, tmp_pa
     sdk_env.script(lambda request: answer(request, "On its way."))
 
     def hook(kind: str, part: Any) -> Any:
-        return json.loads(json.dumps(part).replace("1412", "####").replace("On its", "Off the"))
+        return json.loads(
+            json.dumps(part).replace("1412", "####").replace("On its", "Off it")
+        )  # as long as it was: chunks add up
 
     def recorded(name: str, redact: Callable[[str, Any], Any]) -> Any:
         settings = Settings(mode=RecordMode.REWRITE, commands=("*",), eval_id="hooked")
@@ -982,7 +984,7 @@ def test_the_hook_redacts_what_a_python_child_tells(sdk_env: ModelServer, tmp_pa
     text = (tmp_path / "c.yaml").read_text()
     assert "think" in text
     assert "####" in text
-    assert "Off the way" in text
+    assert "Off it way" in text
     assert "1412" not in text
     assert "On its" not in text
     verdict = recorded("d.yaml", lambda kind, part: {} if kind == "model" else part)
