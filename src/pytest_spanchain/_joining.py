@@ -20,7 +20,7 @@ from . import boundaries
 from ._plan import Plan
 from ._run import Run
 from ._settings import RecordMode, Settings
-from .boundaries.clients._process_joined import LARGEST, MARK, SETTINGS, Report, written
+from .boundaries.clients.subprocess._joined import LARGEST, MARK, SETTINGS, Report, written
 
 _EVERY_SECONDS = 0.25
 

@@ -20,7 +20,7 @@ from clerk import ledger
 from proof import Proof, Stack
 from pytest_spanchain import LiveCallError, MissError, RunClosedError
 from pytest_spanchain.boundaries import _wait
-from pytest_spanchain.boundaries.clients import _grpc_wire as wire
+from pytest_spanchain.boundaries.clients.grpc import _wire as wire
 from pytest_spanchain.boundaries.clients.grpc import install
 from pytest_spanchain.errors import BoundaryError
 from recording import record, replay, run

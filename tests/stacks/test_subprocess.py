@@ -32,8 +32,8 @@ from pytest_spanchain._plan import Plan
 from pytest_spanchain._run import OWNERSHIP, Hooks, Run
 from pytest_spanchain._settings import RecordMode, Settings
 from pytest_spanchain.boundaries import _wait
-from pytest_spanchain.boundaries.clients import _process_joined as joined
-from pytest_spanchain.boundaries.clients._process_playback import Playback
+from pytest_spanchain.boundaries.clients.subprocess import _joined as joined
+from pytest_spanchain.boundaries.clients.subprocess._playback import Playback
 from recording import Outcome, record, replay, run
 from servers import ModelServer
 

@@ -1,8 +1,8 @@
 """An MCP server behind the gateway: streamable HTTP, passed through message by message, or served so.
 
-What of it is recorded is decided where it is for clients in this process (``_mcp_talk``); here messages are taken out
-of bodies and event streams, and put into them again. A message of the server's own belongs to the latest that the
-client had sent: replay hands it over after that one, by the stream that answers it or by the client's open one.
+What of it is recorded is decided where it is for clients in this process (``clients.mcp._talk``); here messages are
+taken out of bodies and event streams, and put into them again. A message of the server's own belongs to the latest that
+the client had sent: replay hands it over after that one, by the stream that answers it or by the client's open one.
 
 Invariants:
 
@@ -22,7 +22,7 @@ from typing import Any
 from .. import _sse
 from .._run import Run
 from ..boundaries import _wait
-from ..boundaries.clients._mcp_talk import Asked, Message, Server, Talk
+from ..boundaries.clients.mcp._talk import Asked, Message, Server, Talk
 from ..errors import BoundaryError, MissError
 from . import _mcp_wire as _wire
 from ._exchange import Answer, Client

@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from . import _process_pids
+from .subprocess import _pids
 
 
 def install(module: ModuleType) -> None:
     """Let ``trio._subprocess`` find served children where it looks for children."""
     number = getattr(module, "pidfd_open", None)
     if number is not None:
-        module.pidfd_open = _process_pids.exit_file(number)  # type: ignore[attr-defined]
+        module.pidfd_open = _pids.exit_file(number)  # type: ignore[attr-defined]
         return
     wait = module.wait_child_exiting
 
     async def wait_child_exiting(process: object) -> None:
-        child = _process_pids.served(getattr(process, "pid", 0))
+        child = _pids.served(getattr(process, "pid", 0))
         if child is None:
             await wait(process)
             return

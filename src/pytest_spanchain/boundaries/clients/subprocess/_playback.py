@@ -1,0 +1,364 @@
+"""A child process that does not run: its recording is played to real pipes, by one thread.
+
+Invariants:
+
+* Nothing comes out before the agent has done what preceded it when it was recorded, and then chunk by chunk.
+* Input is always taken, so that no agent waits for a child that does not read.
+* A wait that cannot end is ended, and the run says for what it was.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from .... import _body
+from ...._run import Call, Run
+from ... import _wait
+from . import _pids as pids
+from . import _turns as turns
+from ._command import Command
+from ._pipes import SIZE, STDERR, STDOUT, Outlet
+from ._recording import ended
+
+IDLE_SECONDS = 1.0
+"""After how long input that was changed, and is shorter than the recorded one, counts as all there."""
+
+_TICK = 1
+_DEADLY = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT)
+
+
+class Playback:
+    """One served child; safe to call from any thread.
+
+    Args:
+        run: whose it is.
+        call: the crossing, which brings the recording.
+        command: what would have been started.
+        env: the variables that were chosen for it.
+        source: where its input comes from, ``None`` if it is not looked at; it is ours to close.
+        sinks: where its output goes; ours to close.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        call: Call,
+        command: Command,
+        env: Mapping[str, str],
+        *,
+        source: int | None,
+        sinks: Mapping[str, int],
+    ) -> None:
+        assert call.recorded is not None
+        self.pid = pids.draw()
+        self.own_group = command.own_group
+        self._run, self._call, self._command, self._env = run, call, command, env
+        self._recorded = call.recorded
+        self._played = turns.read(str(self._recorded.get("turns", "")))
+        self._lock = threading.RLock()
+        self._wake = os.pipe()
+        self._source = source
+        self._input = bytearray()
+        self._lines = 0
+        self._closed = source is None
+        self._credit = (0, 0)
+        self._fresh = False
+        self._now = self._heard_at = self._moved_at = 0.0
+        self._signals: list[int] = []
+        self._killed: int | None = None
+        self._exited = threading.Event()
+        self._exit: int | None = None
+        self._reaped = self._over = self._stopped = False
+        self._exit_files: list[int] = []
+        self._outputs = {name: Outlet(sinks.get(name)) for name in (STDOUT, STDERR)}
+        self._rest = self._arranged()
+        call.at_close = self._left
+        pids.know(self.pid, self)
+        # Now, and not in the thread: a child that has nothing to wait for is over as soon as it can be.
+        threading.Thread(target=self._play, name=f"spanchain-served-{self.pid}", daemon=True).start()
+
+    def signalled(self, number: int) -> None:
+        """The agent sends a signal."""
+        with self._lock:
+            if self._exited.is_set():
+                return
+            place = len(self._signals)
+            expected = self._played.all.signals
+            self._signals.append(number)
+            if place < len(expected) and (number == expected[place] or number != signal.SIGKILL):
+                pass  # what it did then is played
+            elif number in _DEADLY and not self._ends_by_itself():
+                self._killed = number
+        self._poke()
+
+    def wait(self, timeout: float | None) -> int | None:
+        """The exit code; ``None`` if it still runs then."""
+        if timeout is None and self._recorded.get("exit") is None and not self._exited.wait(_wait.HOLD_SECONDS):
+            self._give_up(f"its exit, which did not come when it was recorded; waited {_wait.HOLD_SECONDS:g} s")
+        return self._exit if self._exited.wait(timeout) else None
+
+    def hurry(self) -> None:
+        """Somebody waits for the exit, and reads nothing meanwhile."""
+        for output in self._outputs.values():
+            output.hurried = True
+
+    def poll(self) -> int | None:
+        """The exit code, if it is over."""
+        return self.wait(0)
+
+    def reaped(self, code: int) -> None:
+        """The agent is about to learn the exit code."""
+        pids.forget(self.pid)
+        with self._lock:
+            self._reaped = True
+            if any(output.queue and output.is_open for output in self._outputs.values()):
+                return  # whoever reads the rest comes to its end
+        self._finish()
+
+    def exit_file(self) -> int:
+        """A file descriptor, the caller's to close, that is readable after the exit."""
+        theirs, ours = os.pipe()
+        with self._lock:
+            self._exit_files.append(ours)
+            if self._exited.is_set():
+                self._tell()
+        return theirs
+
+    # --- the thread
+
+    def _play(self) -> None:
+        try:
+            while not self._stopped:
+                pause = self._advance()
+                if pause is None:
+                    break
+                self._listen(pause)
+        except Exception as error:  # noqa: BLE001  # nobody else would hear of it
+            self._run.note_error(f"the process {self._command.name} could not be served: {error!r}")
+        finally:
+            self._close()
+
+    def _advance(self) -> float | None:
+        """Do all that is due. Gives how long to wait for something to happen; ``None`` if nothing can."""
+        while True:
+            with self._lock:
+                if self._killed is not None:
+                    self._die(-self._killed)
+                    return None
+                found = [(output.queue[0][0], output) for output in self._outputs.values() if output.queue]
+                step = self._rest[0] if self._rest else None
+                due = sorted((place, id(one), one) for place, one in found if self._is_due(one.queue[0][2]))
+            blocked = late = False
+            for _, _, output in due:
+                state = output.state(self._now)
+                if state == "ready":
+                    self._put(output)
+                    break
+                if state == "patient":
+                    return _TICK / 1000
+                late = late or state == "late"
+                blocked = True
+            else:
+                with self._lock:
+                    waits = min((place for place, one in found), default=None)
+                    is_next = blocked or waits is None or (step is not None and step[0] < waits)
+                    if step is not None and is_next and not late and self._is_due(step[1]):
+                        self._do(step[2])
+                        continue
+                    if step is None and not found:
+                        # One that was left running goes on until it is killed, or the run ends.
+                        return None if self._exited.is_set() else _wait.HOLD_SECONDS
+                return _TICK / 1000 if late else _TICK * 5 / 1000 if blocked else self._patience()
+
+    def _patience(self) -> float:
+        """How long to wait for the agent, of whom something is missing."""
+        with self._lock:
+            now = self._now
+            since = now - self._heard_at
+            needs = self._missing()
+            if needs is None:
+                return _wait.HOLD_SECONDS
+            if self._fresh and since < IDLE_SECONDS:
+                return IDLE_SECONDS - since
+            if self._fresh:
+                # It has said something, and means it to be all: give it the answer to what it should have said.
+                self._fresh = False
+                self._credit = (needs.size - len(self._input), (needs.lines or 0) - self._lines)
+                return 0
+            if now - self._moved_at < _wait.HOLD_SECONDS:
+                return self._moved_at - now + _wait.HOLD_SECONDS
+        self._give_up(self._lack(needs))
+        return 0
+
+    def _give_up(self, waited_for: str) -> None:
+        self._run.note_error(f"{self._call.span.name}: the child process waits for {waited_for}")
+        self._killed = signal.SIGKILL
+        self._poke()
+
+    def _missing(self) -> turns.Needs | None:
+        waiting = [output.queue[0][2] for output in self._outputs.values() if output.queue]
+        waiting += [self._rest[0][1]] if self._rest else []
+        return next((needs for needs in waiting if not self._is_due(needs)), None)
+
+    def _lack(self, needs: turns.Needs) -> str:
+        if len(self._signals) < len(needs.signals):
+            what = f"signal {needs.signals[len(self._signals)]}"
+        elif needs.closed and not self._closed and len(self._input) >= needs.size:
+            what = "the end of its input"
+        else:
+            what = f"{needs.size} bytes of input, and has got {len(self._input)}"
+        return f"{what}, after which it went on when it was recorded; waited {_wait.HOLD_SECONDS:g} s"
+
+    def _listen(self, pause: float) -> None:
+        watch = select.poll()
+        watch.register(self._wake[0], select.POLLIN)
+        if self._source is not None:
+            watch.register(self._source, select.POLLIN)
+        began = time.monotonic()
+        ready = dict(watch.poll(max(0, int(pause * 1000 + 0.5))))
+        # A pause that came to its end counts whatever the clock says, which tests stop or move.
+        self._now += min(pause, max(0.0, time.monotonic() - began)) if ready else pause
+        if self._wake[0] in ready:
+            os.read(self._wake[0], SIZE)
+        if self._source is not None and self._source in ready:
+            self._hear()
+
+    def _hear(self) -> None:
+        assert self._source is not None
+        data = os.read(self._source, SIZE)
+        with self._lock:
+            self._heard_at = self._moved_at = self._now
+            self._fresh = True
+            if not data:
+                self._closed = True
+                os.close(self._source)
+                self._source = None
+                return
+            room = self._played.all.size - len(self._input) if self._played.cut else len(data)
+            # How much more goes to a child that has stopped reading is chance.
+            self._input += data[: max(0, room)]
+            self._lines += data.count(b"\n")
+
+    def _put(self, output: Outlet) -> None:
+        if output.queue[0][1] is not None:
+            output.put(self._now)
+            self._moved_at = self._now
+            return
+        with self._lock:
+            output.queue.clear()
+            last = self._reaped and not any(one.queue for one in self._outputs.values())
+        if last:
+            self._finish()
+        output.shut()
+
+    def _do(self, word: str) -> None:
+        self._rest.popleft()
+        if word == "c" and self._source is not None:
+            os.close(self._source)
+            self._source, self._closed = None, True
+        elif word == "x":
+            self._leave(self._recorded.get("exit"))
+
+    def _die(self, code: int) -> None:
+        for output in self._outputs.values():
+            output.queue.clear()
+            output.shut()
+        self._rest.clear()
+        self._leave(code)
+
+    def _leave(self, code: int | None) -> None:
+        self._exit = code
+        if self._source is not None:
+            os.close(self._source)
+            self._source = None
+        self._exited.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        while self._exit_files:
+            number = self._exit_files.pop()
+            os.write(number, b"x")
+            os.close(number)
+
+    def _close(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for output in self._outputs.values():
+                output.shut()
+            if not self._exited.is_set():
+                self._leave(-signal.SIGKILL)
+            if self._source is not None:
+                os.close(self._source)
+                self._source = None
+            for number in self._wake:
+                os.close(number)
+            self._wake = (-1, -1)
+
+    # --- both sides
+
+    def _is_due(self, needs: turns.Needs) -> bool:
+        if len(self._signals) < len(needs.signals):
+            return False
+        if self._closed:
+            return True
+        if needs.closed:
+            return False
+        size, lines = self._credit
+        if needs.lines is not None:
+            return self._lines + lines >= needs.lines
+        return len(self._input) + size >= needs.size
+
+    def _ends_by_itself(self) -> bool:
+        """Whether a child that was not killed then has all that it waited for."""
+        return any(step.word == "x" for step in self._played.steps) and self._missing() is None
+
+    def _arranged(self) -> deque[tuple[int, turns.Needs, str]]:
+        """Put chunks and ends where they go out; gives the rest of the steps."""
+        chunks = {name: deque(_body.chunks_of(self._recorded[name])) for name in self._outputs}
+        rest: deque[tuple[int, turns.Needs, str]] = deque()
+        for place, step in enumerate(self._played.steps):
+            name = turns.OUTPUTS.get(step.word)
+            if name is not None:
+                if chunks[name]:
+                    self._outputs[name].queue.append((place, chunks[name].popleft(), step.needs))
+            elif step.word in turns.ENDS:
+                self._outputs[turns.ENDS[step.word]].queue.append((place, None, step.needs))
+            else:
+                rest.append((place, step.needs, step.word))
+        return rest
+
+    def _poke(self) -> None:
+        with self._lock:
+            if self._wake[1] >= 0:
+                os.write(self._wake[1], b"x")
+
+    def _left(self) -> None:
+        """The run ends, and the agent has not waited for it."""
+        self._finish()
+        with self._lock:
+            self._stopped = True
+        self._poke()
+
+    def _finish(self) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            # When a child is noticed that nobody waits for is chance: at the end all count that could be over by then.
+            by_itself = self._killed is None and self._ends_by_itself()
+            code = self._exit if self._reaped else self._recorded.get("exit") if by_itself else None
+            request = self._command.request(self._env, bytes(self._input))
+
+        def finish() -> None:
+            self._call.asked(request)
+            ended(self._call, code)
+            same = code == self._recorded.get("exit")
+            self._call.finish(self._recorded if same else {**self._recorded, "exit": code, "end": "closed"})
+
+        self._run.tried(finish)
