@@ -12,15 +12,20 @@ ENVIRONMENTS = ("main", "adk", "legacy")
 nox.options.sessions = ENVIRONMENTS
 
 
+# What looks into the libraries themselves; README's suite has hardly one of them.
+RELEASES = ("tests/test_seams.py", "tests/test_unknown_releases.py", "tests/test_counted_once.py")
+
+
 def _stacks(session: nox.Session, *more: str) -> None:
     session.install("-e", ".", "-r", "environments/test.txt", "-r", f"environments/{session.name}.txt")
-    session.run("pytest", "tests/stacks", *more, "-q", f"--matrix=build/matrix/{session.name}.json", *session.posargs)
+    tests = ("tests/stacks", *RELEASES, *more)
+    session.run("pytest", *tests, "-q", "-n", "auto", f"--matrix=build/matrix/{session.name}.json", *session.posargs)
 
 
 @nox.session
 def main(session: nox.Session) -> None:
-    """Current releases; and the documents' examples, of which some need them."""
-    _stacks(session, "tests/test_docs.py")
+    """Current releases; and what else needs some of them: the documents' examples, the guard, messages of providers."""
+    _stacks(session, "tests/test_docs.py", "tests/test_guard.py", "tests/test_genai_providers.py")
 
 
 @nox.session

@@ -9,7 +9,7 @@ import anthropic  # noqa: F401 - imported once here, or every in-process pyteste
 import openai  # noqa: F401
 import pytest
 
-from matrix import Matrix
+from matrix import Matrix, Watch
 from project import Project
 from proof import Proof, Stack
 from servers import ModelServer
@@ -21,7 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if file := config.getoption("--matrix"):
-        config.pluginmanager.register(Matrix(Path(file), environment=Path(file).stem), "matrix")
+        config.pluginmanager.register(Watch(), "matrix-watch")
+        if not hasattr(config, "workerinput"):  # a worker of xdist tells the controller, which writes
+            config.pluginmanager.register(Matrix(Path(file), environment=Path(file).stem), "matrix")
 
 
 @pytest.fixture
@@ -65,5 +67,4 @@ def proof(
     proof = Proof(tmp_path / "run.yaml", sdk_env, ledger)
     yield proof
     proof.close()
-    seen = {"replays": proof.replays, "connections": proof.connections, "tools_run_again": proof.tools_run_again}
-    request.node.user_properties.append(("stack", {"name": stack.name, **seen}))
+    request.node.user_properties.append(("seen", {"again": proof.connections + proof.tools_run_again}))

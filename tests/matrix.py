@@ -2,13 +2,16 @@
 
 A session of pytest with ``--matrix FILE`` writes what it saw; ``python tests/matrix.py FILE...`` makes
 ``docs/matrix.md`` of several such files, one of each environment.
+
+Where tests run, ``Watch`` says with their reports what they are of and how often they replayed; where the session ends,
+``Matrix`` adds the reports up. With xdist these are several processes, and reports are all that goes between them.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from typing import Any
 import pytest
 
 from proof import Stack
+from pytest_spanchain._run import Run
+from pytest_spanchain._verdict import Verdict
 
 DOC = Path(__file__).parents[1] / "docs" / "matrix.md"
 
@@ -24,11 +29,55 @@ _HEAD = """\
 
 What is recorded of each stack, tested live against servers on loopback and then with everything down. This page is
 written by `python tests/matrix.py` from the results of the tests in `tests/stacks`, in the environments that
-`environments/` pins; "again" counts tool bodies that ran and connections that were made in replay.
+`environments/` pins. "replays" counts runs that were served from a cassette, those of changed agents with them; "again"
+counts tool bodies that ran and connections that were made in replay, and is "-" where each test asserts by itself that
+none of its own servers and processes was needed.
 
 | stack | releases | what is recorded | tests | replays | again |
 | --- | --- | --- | --- | --- | --- |
 """
+
+
+class Watch:
+    """Tells, with the reports of a stack's test, of which stack it is, and how often it replayed."""
+
+    def __init__(self) -> None:
+        self._close = Run.close
+        self._replays = 0
+        self._before = 0
+
+    @pytest.hookimpl
+    def pytest_sessionstart(self) -> None:
+        """Count at the one place where a run ends, whoever has begun it: the door for scripts, or pytest in pytest."""
+        close = self._close
+
+        def counted(run: Run, **how: Any) -> Verdict:
+            again = run.verdict is not None
+            verdict = close(run, **how)
+            self._replays += verdict.replayed and not again
+            return verdict
+
+        Run.close = counted  # type: ignore[method-assign, assignment]
+
+    @pytest.hookimpl
+    def pytest_sessionfinish(self) -> None:
+        """Leave it as it was."""
+        Run.close = self._close  # type: ignore[method-assign]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Reports take what the item has to say by then."""
+        stack = getattr(getattr(item, "module", None), "STACK", None)
+        if isinstance(stack, Stack):
+            if call.when == "setup":
+                item.user_properties.append(("stack", _new_row(stack)))
+            if call.when == "teardown":
+                item.user_properties.append(("seen", {"replays": self._replays - self._before}))
+        if call.when == "teardown":
+            self._before = self._replays
+        return (yield)
 
 
 class Matrix:
@@ -43,34 +92,28 @@ class Matrix:
         self._file = file
         self._environment = environment
         self._rows: dict[str, dict[str, Any]] = {}
-        self._stacks: dict[str, Stack] = {}
 
     @pytest.hookimpl
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Know the stacks of the modules that could be imported."""
-        for item in items:
-            stack = getattr(getattr(item, "module", None), "STACK", None)
-            if isinstance(stack, Stack):
-                self._stacks[item.nodeid.partition("::")[0]] = stack
-
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test, and what its proof saw."""
-        stack = self._stacks.get(report.nodeid.partition("::")[0])
-        if stack is None:
+        """Count a test, and what was seen of it."""
+        properties: list[tuple[str, Any]] = list(report.user_properties)
+        new: dict[str, Any] | None = next((value for name, value in properties if name == "stack"), None)
+        if new is None:
             return
-        row = self._rows.setdefault(stack.name, _new_row(stack))
+        row = self._rows.setdefault(new["name"], new)
         if report.when == "call" or not report.passed:
             row["tests"][report.outcome] = row["tests"].get(report.outcome, 0) + 1
         if report.when == "teardown":
-            properties: list[tuple[str, Any]] = list(report.user_properties)
-            for seen in (value for name, value in properties if name == "stack"):
-                for key in ("replays", "connections", "tools_run_again"):
-                    row[key] += seen[key]
+            for seen in (value for name, value in properties if name == "seen"):
+                for key, count in seen.items():
+                    row[key] = (row[key] or 0) + count
 
+    @pytest.hookimpl
     def pytest_sessionfinish(self) -> None:
         """Write it."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        found = {"environment": self._environment, "stacks": list(self._rows.values())}
+        # By name: in which order processes tell of their tests is chance.
+        found = {"environment": self._environment, "stacks": [self._rows[name] for name in sorted(self._rows)]}
         self._file.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
@@ -85,7 +128,7 @@ def render(files: Iterable[Mapping[str, Any]]) -> str:
         of_stack = rows[name]
         releases = "<br>".join(dict.fromkeys(_releases(row) for row in of_stack))
         tests = "<br>".join(_tests(row) for row in of_stack)
-        again = sum(row["tools_run_again"] + row["connections"] for row in of_stack)
+        again = _again(of_stack)
         replays = sum(row["replays"] for row in of_stack)
         lines.append(f"| {name} | {releases} | {of_stack[0]['records']} | {tests} | {replays} | {again} |")
         if of_stack[0]["limits"]:
@@ -108,9 +151,13 @@ def _new_row(stack: Stack) -> dict[str, Any]:
         "limits": list(stack.limits),
         "tests": {},
         "replays": 0,
-        "connections": 0,
-        "tools_run_again": 0,
+        "again": None,  # until a proof counts it
     }
+
+
+def _again(rows: Sequence[Mapping[str, Any]]) -> str:
+    counts = [row["again"] for row in rows if row["again"] is not None]
+    return str(sum(counts)) if counts else "-"
 
 
 def _releases(row: Mapping[str, Any]) -> str:

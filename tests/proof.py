@@ -47,7 +47,6 @@ class Proof:
     server: ModelServer
     ledger: Path
     settings: dict[str, Any] = field(default_factory=dict)
-    replays: int = 0
     tools_run_again: int = 0
     connections: int = 0
     _stack: ExitStack = field(default_factory=ExitStack)
@@ -78,7 +77,6 @@ class Proof:
         self.take_down()
         for _ in range(REPLAYS):
             again = replay(self.cassette, agent, **self.settings)
-            self.replays += 1
             self.tools_run_again += len(self.ran) - len(did)
             assert self.ran == did, "a tool ran again"
             assert again.value == recorded.value
@@ -97,7 +95,6 @@ class Proof:
         """Replay a changed agent: it is red, with nothing contacted and no tool run. Gives what it is blamed for."""
         did = self.ran
         changed = run(self.cassette, agent, **self.settings)
-        self.replays += 1
         assert changed.failure is not None, "a changed agent was green"
         assert self.ran == did, "a tool ran again"
         self.stays_untouched()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_spanchain import Deviation, DeviationError, RecordingError, use_cassette
+from pytest_spanchain import CassetteHandle, Deviation, DeviationError, RecordingError, use_cassette
 from pytest_spanchain._verdict import Verdict
 
 
@@ -37,14 +37,21 @@ class Outcome:
 
 def run(path: Path, agent: Callable[[], Any], *, mode: str = "none", **settings: Any) -> Outcome:
     """Run a plain or async agent. What it raises counts as its answer, not as a failed test."""
+    return run_in(
+        path, lambda _: asyncio.run(agent()) if inspect.iscoroutinefunction(agent) else agent(), mode=mode, **settings
+    )
+
+
+def run_in(path: Path, work: Callable[[CassetteHandle], Any], *, mode: str = "none", **settings: Any) -> Outcome:
+    """The same for what takes the cassette."""
     block = use_cassette(path, mode=mode, **settings)
     value: Any = None
     raised: Exception | None = None
     failure: Exception | None = None
     try:
-        with block:
+        with block as cassette:
             try:
-                value = asyncio.run(agent()) if inspect.iscoroutinefunction(agent) else agent()
+                value = work(cassette)
             except Exception as error:  # noqa: BLE001 - compared by the caller
                 raised = error
     except (DeviationError, RecordingError) as error:

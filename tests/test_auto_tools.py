@@ -1062,7 +1062,7 @@ def test_an_unexpected_error_fails_the_run_and_not_the_agent(proof: Proof) -> No
     def refund(order: str, amount: float) -> str:
         return "ok"
 
-    refund.__signature__ = "none"  # type: ignore[attr-defined]
+    refund.__signature__ = 42  # type: ignore[attr-defined]
     proof.server.script(refunding())
     failed = run(proof.cassette, lambda: converse(lambda name, arguments: refund(**arguments)), mode="once")
     assert failed.raised is None

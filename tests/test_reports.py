@@ -437,3 +437,63 @@ def test_models_that_repeat_themselves_have_nothing_set_aside(project: Project) 
     project.write("@pytest.mark.cassette\ndef test_it():\n    ask('hello')\n")
     project.record()
     assert "not compared" not in project.run("--record-mode=rewrite").out
+
+
+def lines_with(text: str, out: str) -> list[str]:
+    return [line for line in out.splitlines() if text in line]
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["alone", "xdist"])
+def test_a_recording_says_which_tests_called_nobody(project: Project, workers: tuple[str, ...]) -> None:
+    """Whoever uses a client that is not met would think that it was recorded."""
+    project.write(
+        "import subprocess, sys\nfrom opentelemetry import trace\n\n"
+        "@pytest.mark.cassette\ndef test_met():\n    ask('hello')\n\n"
+        "@pytest.mark.cassette\ndef test_unmet():\n"
+        "    assert subprocess.run([sys.executable, '-c', 'print(1)'], capture_output=True).stdout\n\n"
+        "@pytest.mark.cassette\ndef test_spans():\n"
+        "    with trace.get_tracer('mine').start_as_current_span('plan'):\n        pass\n"
+    )
+    process = bool(workers)
+    recorded = project.run("--record-mode=once", *workers, process=process)
+    assert recorded.outcomes == {"passed": 3}, recorded.out
+    said = lines_with("nothing crossed a boundary", recorded.out)
+    assert len(said) == 1, recorded.out
+    assert "test_it.py::test_unmet" in said[0]
+    assert "test_it.py::test_spans" in said[0]
+    assert "test_met" not in said[0]
+    assert "docs/matrix.md" in said[0]
+    assert "tools=" in said[0]
+    quiet, loud = (project.run(*more, *workers, process=process) for more in ((), ("-vv",)))
+    assert (quiet.outcomes, loud.outcomes) == ({"passed": 3}, {"passed": 3})
+    assert "spans only" not in quiet.out
+    said = lines_with("spans only are compared", loud.out)
+    assert len(said) == 1, loud.out
+    assert "test_it.py::test_unmet" in said[0]
+    assert "test_it.py::test_spans" in said[0]
+    assert "test_met" not in said[0]
+
+
+def test_many_tests_that_called_nobody_are_one_line(project: Project) -> None:
+    project.write("@pytest.mark.cassette\n@pytest.mark.parametrize('n', range(5))\ndef test_it(n):\n    pass\n")
+    (said,) = lines_with("nothing crossed a boundary", project.record().out)
+    assert "test_it[0], test_it.py::test_it[1], test_it.py::test_it[2] and 2 more" in said
+
+
+def test_what_fails_or_is_skipped_says_nothing_of_boundaries(project: Project) -> None:
+    project.write(
+        "@pytest.mark.cassette\ndef test_fails():\n    assert False\n\n"
+        "@pytest.mark.cassette\ndef test_skips():\n    pytest.skip()\n"
+    )
+    assert "crossed a boundary" not in project.run("--record-mode=once").out
+
+
+def test_a_fixture_of_its_own_cassette_that_calls_nobody_is_named(project: Project) -> None:
+    project.write(
+        "from pytest_spanchain import use_cassette\n\n"
+        "@pytest.fixture(scope='session')\ndef shelf():\n"
+        "    with use_cassette('shelf.yaml'):\n        yield\n\n"
+        "def test_it(shelf):\n    pass\n"
+    )
+    (said,) = lines_with("nothing crossed a boundary", project.record().out)
+    assert "shelf.yaml" in said

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import _fresh, _genai
@@ -35,6 +35,29 @@ UNANSWERED: Mapping[str, Any] = {
 """What stands for the answer of a call that was still open when the recording ended."""
 
 
+@dataclass(frozen=True)
+class Crossing:
+    """What reaches a boundary, before it is known what answers it.
+
+    Args:
+        kind: of the exchange (see ``_model``); an HTTP request that a model API understands becomes ``model``.
+        name: span name; a model call gets its own.
+        request: as in ``_model``; an HTTP request brings its headers as a list of pairs.
+        attributes: span attributes known now.
+        span_kind: OpenTelemetry's span kind.
+        whole: whether the request is all there; if not, ``Call.asked`` brings it.
+        runs: whether it is answered by the real thing in replay, too: what that gives is compared.
+    """
+
+    kind: str
+    name: str
+    request: Mapping[str, Any]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    span_kind: str = "client"
+    whole: bool = True
+    runs: bool = False
+
+
 class Call:
     """One crossing of a boundary. ``finish`` or ``fail`` ends it, exactly once."""
 
@@ -45,7 +68,7 @@ class Call:
         *,
         operation: _genai.Operation | None,
         recorded: Mapping[str, Any] | None,
-        abroad: bool,
+        tool_calls: ToolCalls,
     ) -> None:
         self._calls = calls
         self.operation = operation
@@ -53,8 +76,8 @@ class Call:
         self.span = span
         self.recorded = recorded
         """The response to serve; ``None``: the real thing must run."""
-        self.abroad = abroad
-        """Whether another process made it."""
+        self.tool_calls = tool_calls
+        """Hears of the tools that it asks for."""
         self.at_close: Callable[[], None] | None = None
         """How to finish if the run ends first: a stream that nobody reads to its end."""
 
@@ -141,59 +164,57 @@ class Calls:
         with self._lock:
             return tuple(self._substitutions)
 
-    def begin(
-        self,
-        kind: str,
-        name: str,
-        request: Mapping[str, Any],
-        *,
-        attributes: Mapping[str, Any] | None = None,
-        span_kind: str = "internal",
-        whole: bool = True,
-        runs: bool = False,
-        abroad: bool = False,
-        answers: bool = True,
-    ) -> Call:
+    def begin(self, crossing: Crossing) -> Call:
         """A call reaches a boundary.
-
-        Args:
-            kind: of the exchange (see ``_model``); an HTTP request that a model API understands becomes ``model``.
-            name: span name; a model call gets its own.
-            request: as in ``_model``; an HTTP request brings its headers as a list of pairs.
-            attributes: span attributes known now.
-            span_kind: OpenTelemetry's span kind.
-            whole: whether the request is all there; if not, ``Call.asked`` brings it.
-            runs: whether it is answered by the real thing in replay, too: what that gives is compared.
-            abroad: whether another process makes the call: tools that its model is offered are none of this one's.
-            answers: whether a tool's call is what the model asked for, if it has; ``ToolCalls.answered`` says so later.
 
         Raises:
             CassetteError: the run can neither replay nor record.
             MissError: replay has nothing to serve.
             RunClosedError: the run has ended.
         """
+        return self._begun(crossing, self._tool_calls)
+
+    def relay(self, crossing: Crossing) -> Call:
+        """A call that another process makes; see ``begin``. Tools that its model is offered are none of this one's."""
+        return self._begun(crossing, ToolCalls())
+
+    def answer(self, crossing: Crossing) -> Call:
+        """A tool's call that is what the model asked for, if it has; see ``begin``.
+
+        Of one that may be none of the tool's, ``ToolCalls.answered`` says so later.
+        """
         self._admit()
-        _fresh.look_at_clock()
-        operation, found = None, dict(attributes or {})
-        if kind == "http":
-            request = self._screen.http_request(request)
+        crossing = self._screened(crossing)
+        asked_as = self._tool_calls.done(crossing.attributes.get(TOOL_NAME, ""), crossing.request["arguments"])
+        if asked_as:
+            crossing = replace(crossing, attributes={**crossing.attributes, TOOL_CALL_ID: asked_as})
+        return self._opened(crossing, None, self._tool_calls)
+
+    def _begun(self, crossing: Crossing, tool_calls: ToolCalls) -> Call:
+        self._admit()
+        operation = None
+        if crossing.kind == "http":
+            request = self._screen.http_request(crossing.request)
             asked = _genai.content(request["body"])
             operation = _genai.recognise(method=request["method"], url=request["url"], body=asked)
+            crossing = replace(crossing, request=request)
             if operation is not None:
-                kind, name = "model", operation.name
-                found.update(operation.attributes)
-                if not abroad:
-                    self._tool_calls.offer(_genai.declared_tools(operation, asked))
-        request = self._screen.request(kind, request)
-        if kind == "tool" and answers:
-            asked_as = self._tool_calls.done(found.get(TOOL_NAME, ""), request["arguments"])
-            found.update({TOOL_CALL_ID: asked_as} if asked_as else {})
-        span = self.capture.open(self._screen.text(name), span_kind=span_kind)
-        span.attributes = self._screen.attributes(found)
-        span.exchange = Exchange(kind, request, None)
-        runs = runs or (kind == "tool" and self._runs_in_replay(span))
-        recorded = self._recorded(kind, span, request, whole=whole, runs=runs)
-        call = Call(self, span, operation=operation, recorded=recorded, abroad=abroad)
+                attributes = {**crossing.attributes, **operation.attributes}
+                crossing = replace(crossing, kind="model", name=operation.name, attributes=attributes)
+                tool_calls.offer(_genai.declared_tools(operation, asked))
+        return self._opened(self._screened(crossing), operation, tool_calls)
+
+    def _screened(self, crossing: Crossing) -> Crossing:
+        return replace(crossing, request=self._screen.request(crossing.kind, crossing.request))
+
+    def _opened(self, crossing: Crossing, operation: _genai.Operation | None, tool_calls: ToolCalls) -> Call:
+        """A call that is screened gets its span, and what is recorded of it."""
+        span = self.capture.open(self._screen.text(crossing.name), span_kind=crossing.span_kind)
+        span.attributes = self._screen.attributes(crossing.attributes)
+        span.exchange = Exchange(crossing.kind, crossing.request, None)
+        runs = crossing.runs or (crossing.kind == "tool" and self._runs_in_replay(span))
+        recorded = self._recorded(crossing, span, runs=runs)
+        call = Call(self, span, operation=operation, recorded=recorded, tool_calls=tool_calls)
         with self._lock:
             self.live += recorded is None and not runs
             self._in_flight[span.span_id] = call
@@ -221,8 +242,7 @@ class Calls:
         found = dict(attributes)
         if operation is not None:
             found.update(_genai.describe_response(operation, response))
-            if not call.abroad:
-                self._tool_calls.ask(_genai.tool_calls(operation, response))
+            call.tool_calls.ask(_genai.tool_calls(operation, response))
         self._tell(span, response, found)
         self.capture.close(span)
         with self._lock:
@@ -268,16 +288,16 @@ class Calls:
             raise self.findings.too_late(f"a call was made after the run of {self._plan.nodeid} had ended")
         if self._plan.refusal is not None:
             raise self._plan.refusal
+        _fresh.look_at_clock()
 
-    def _recorded(
-        self, kind: str, span: OpenSpan, request: Mapping[str, Any], *, whole: bool, runs: bool
-    ) -> Mapping[str, Any] | None:
+    def _recorded(self, crossing: Crossing, span: OpenSpan, *, runs: bool) -> Mapping[str, Any] | None:
         if self._player is None:
             return None
+        kind, request = crossing.kind, crossing.request
         wanted, records = self._normaliser.request(kind, span.name, request), self._plan.records
         branch, connection = self.capture.branch(span), span.attributes.get(CONNECTION)
         served = self._player.find(
-            kind, span.name, wanted, branch=branch, borrow=not records, whole=whole, connection=connection
+            kind, span.name, wanted, branch=branch, borrow=not records, whole=crossing.whole, connection=connection
         )
         if served is None and records:
             return None

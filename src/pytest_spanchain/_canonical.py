@@ -25,6 +25,10 @@ Plain = Union[None, bool, int, float, str, "list[Plain]", "dict[str, Plain]"]
 MAX_SAFE_INTEGER = 2**53 - 1
 
 
+# One encoder for all: json.dumps makes a new one for every call with options.
+_text_of = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def lift(value: Any) -> Any:
     """Make a plain value injective under RFC 8785.
 
@@ -47,7 +51,7 @@ def canonical(value: Any) -> bytes:
     After the lift only safe integers, strings, booleans, nulls, lists and string-keyed mappings are left, for which
     RFC 8785 is: keys ordered by UTF-16 code units, no white space, the short string escapes.
     """
-    return json.dumps(lift(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return _text_of(lift(value)).encode("utf-8")
 
 
 def digest(domain: str, value: Any) -> str:

@@ -139,7 +139,7 @@ def unordered(part: Mapping[str, Any]) -> Any:
         LayoutError: the order is malformed, or made for a value with other keys.
     """
     bare = {key: value for key, value in part.items() if key != "order"}
-    return reorder(bare, part["order"]) if "order" in part else bare
+    return reorder(bare, part.get("order", ""))
 
 
 def reorder(value: Any, order: str) -> Any:

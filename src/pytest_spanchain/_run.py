@@ -6,7 +6,7 @@ comes to the verdict and, if the run records and all is well, to the cassette.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from . import _fresh, _guard, _otel, _recorder
 from ._calls import UNANSWERED as UNANSWERED
 from ._calls import Call as Call
 from ._calls import Calls
+from ._calls import Crossing as Crossing
 from ._capture import Capture
 from ._findings import Findings
 from ._judge import DeviationHook, Judge, Judgement
@@ -65,8 +66,9 @@ class Run:
         """Why this run may neither replay nor record: every call is refused with it."""
         self.verdict: Verdict | None = None
         self._plan = plan
-        self._screen = Screen(settings, hook=hooks.redact, note=lambda text: self.findings.note_error(text))
-        self.findings = Findings(cassette=plan.path.name, shown=self._screen.text)
+        self.screen = Screen(settings, hook=hooks.redact, note=lambda text: self.findings.note_error(text))
+        self.redactor = self.screen.redactor
+        self.findings = Findings(cassette=plan.path.name, shown=self.screen.text)
         if plan.note:
             self.findings.note(plan.note)
         self.tool_calls = ToolCalls()
@@ -79,7 +81,7 @@ class Run:
         self._calls = Calls(
             plan,
             capture=self.capture,
-            screen=self._screen,
+            screen=self.screen,
             normaliser=normaliser,
             volatile=volatile,
             player=self._player,
@@ -101,7 +103,8 @@ class Run:
             allow_hosts=settings.allow_hosts,
         )
         # What a boundary asks of a run, each under its own address.
-        self.begin, self.inside, self.inside_seam = self._calls.begin, self._calls.inside, self._calls.inside_seam
+        self.begin, self.relay, self.answer = self._calls.begin, self._calls.relay, self._calls.answer
+        self.inside, self.inside_seam = self._calls.inside, self._calls.inside_seam
         self.note, self.note_error = self.findings.note, self.findings.note_error
         self.miss, self.tried = self.findings.miss, self.findings.tried
         self.before_end: list[Callable[[], None]] = []
@@ -146,26 +149,6 @@ class Run:
     def known_tools(self, *, unplayed: bool = False) -> frozenset[str]:
         """The tools of the cassette that is replayed: all of them, or those of which there is something to serve."""
         return self._player.tools(unplayed=unplayed) if self._player is not None else frozenset()
-
-    def shown_tree(self, tree: SpanTree) -> SpanTree:
-        """A tree of another process's spans, without credentials."""
-        return self._screen.told(tree)
-
-    def shown_url(self, url: str) -> str:
-        """A URL without credentials; host and port of a server on this machine are ``loopback``."""
-        return self._screen.redactor.url(url)
-
-    def shown_arguments(self, words: Sequence[str]) -> list[str]:
-        """A command line without credentials."""
-        return [self._screen.text(word) for word in self._screen.redactor.arguments(words)]
-
-    def shown_environment(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """Variables for a child process without those that are credentials by their names."""
-        return self._screen.redactor.environment(variables)
-
-    def shown_headers(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Headers that the author of a connection chose, without credentials."""
-        return self._screen.redactor.chosen_headers(pairs)
 
     def start(self) -> None:
         """Become active: calls of this process may now belong to this run."""
@@ -248,9 +231,9 @@ class Run:
             verdict = replace(verdict, aside=path)
         recording = self._recording(observed, passed=verdict.aside is None)
         try:
-            _recorder.save(path, recording, redactor=self._screen.redactor)
+            _recorder.save(path, recording, redactor=self.redactor)
         except RecordingError as error:
-            return replace(verdict, errors=(*verdict.errors, self._screen.text(str(error))), aside=None)
+            return replace(verdict, errors=(*verdict.errors, self.screen.text(str(error))), aside=None)
         return verdict if verdict.aside else replace(verdict, recorded=True)
 
     def _recording(self, tree: SpanTree, *, passed: bool) -> _recorder.Recording:
@@ -270,7 +253,7 @@ class Run:
         )
 
     def _observed(self) -> SpanTree:
-        return self._screen.tree(self.capture.tree(self.nodeid))
+        return self.screen.tree(self.capture.tree(self.nodeid))
 
     def _so_far(self) -> Verdict | Judgement:
         return self.verdict or self._judged(self._observed())

@@ -97,7 +97,8 @@ def counts(*, live: int = 0, notes: list[str], test: bool = False) -> dict[str, 
         notes: what the reader should know.
         test: whether the notes are about a test.
     """
-    return {**dict.fromkeys(COUNTED, 0), "live": live, "changes": "", "notes": notes, "volatile": [], "test": test}
+    nothing = {"changes": "", "volatile": [], "spans_only": ""}
+    return {**dict.fromkeys(COUNTED, 0), **nothing, "live": live, "notes": notes, "test": test}
 
 
 _open: list[Session] = []

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 WORKER_KEY = "spanchain_counts"
 """What an xdist worker says at its end."""
 
+CLIENTS = "docs/matrix.md"
+"""Which stacks are met, and where."""
+
+_MOST_NAMED = 3
+
 _KEY_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_(?:API_)?(?:KEY|TOKEN)(?:_ID)?\b")
 _KEY_WORDS = re.compile(r"\bapi[ _-]?key\b|\bauth[ _-]?token\b|\bcredentials\b", re.IGNORECASE)
 _KEYS = "such as ANTHROPIC_API_KEY, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY"
@@ -137,6 +142,7 @@ def counts(verdict: Verdict, *, skipped: bool, told: Callable[[], list[str]]) ->
             (one.kind, f"{verdict.nodeid}: {name}: {one.path}: {one.golden} is now {one.live}")
             for name, one in verdict.substitutions
         ],
+        "spans_only": verdict.nodeid if verdict.spans_only and (replayed or verdict.recorded) else "",
         "test": True,
     }
 
@@ -157,6 +163,11 @@ def is_ours(error: BaseException) -> bool:
         seen.add(id(current))
         current = current.__cause__ or current.__context__
     return False
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Words:
@@ -193,6 +204,7 @@ class SessionLine:
         self._notes: dict[str, int] = {}
         self._remarks: dict[str, None] = {}
         self._volatile: list[tuple[str, str]] = []
+        self._spans_only: dict[bool, list[str]] = {True: [], False: []}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a test once; an attempt that is run again only counts what it cost."""
@@ -209,6 +221,8 @@ class SessionLine:
             if name == "live" or not again:
                 self._counts[name] += counts[name]
         self._volatile += [] if again else counts["volatile"]
+        if counts["spans_only"] and not again:
+            self._spans_only[bool(counts["recorded"])].append(counts["spans_only"])
         if counts["changes"]:
             self._changes.append(counts["changes"])
         for note in counts["notes"]:
@@ -231,7 +245,23 @@ class SessionLine:
     def _once(self) -> list[str]:
         """What the reader should know of tests that passed, and of what happened beside them, each thing once."""
         tests = [f"spanchain: in {count} test{'s' if count > 1 else ''}: {note}" for note, count in self._notes.items()]
-        return tests + [f"spanchain: {remark}" for remark in self._remarks] + self._supplied()
+        return [*tests, *(f"spanchain: {remark}" for remark in self._remarks), *self._silent(), *self._supplied()]
+
+    def _silent(self) -> list[str]:
+        """In which tests nothing crossed a boundary: a recording says so, a replay to whoever wants to see everything.
+
+        An agent may do nothing but emit spans; but whoever uses a client that is not met would think it recorded.
+        """
+        recorded, replayed = self._spans_only[True], self._spans_only[False]
+        said = []
+        if recorded:
+            said.append(
+                f"spanchain: nothing crossed a boundary, so no call is recorded, spans only: {_few(recorded)}. If a"
+                f" model or a tool was called: {CLIENTS} has the clients that are met, and tools= names functions"
+            )
+        if replayed and self._config.get_verbosity() > 1:
+            said.append(f"spanchain: spans only are compared, for no call is recorded: {', '.join(replayed)}")
+        return said
 
     def _supplied(self) -> list[str]:
         """Which volatile values were not compared; to whoever wants to see everything, also where."""

@@ -54,6 +54,11 @@ class Verdict:
         return self.replayed and not (self.mode is RecordMode.NEW_EPISODES and self.live_calls)
 
     @property
+    def spans_only(self) -> bool:
+        """Whether nothing crossed a boundary; in a replay, in neither of the two runs."""
+        return not any(span.exchange for tree in (self.live, self.golden or ()) for span in tree)
+
+    @property
     def drifted(self) -> bool:
         """Whether the golden trace was the judge, and the live one differs in something that fails."""
         return self.compared and any(deviation.failing for deviation in self.deviations)

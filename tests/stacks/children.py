@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 
+from model_replies import answer, last_text
 from proof import REPLAYS, Proof
-from pytest_spanchain import CassetteHandle, DeviationError, RecordingError, use_cassette
+from pytest_spanchain import CassetteHandle
 from pytest_spanchain.gateway import Gateway
-from recording import Outcome
+from recording import Outcome, run_in
+from servers import Reply, Request
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
 
 PATIENCE = 60.0
 PACKAGES = ("openai@6.49.0", "@opentelemetry/sdk-trace-base@2.12.1", "@opentelemetry/exporter-trace-otlp-http@0.223.1")
@@ -49,24 +54,6 @@ def run(
     return run_in(path, lambda cassette: _through(cassette, work, upstreams), mode=mode, **settings)
 
 
-def run_in(path: Path, work: Callable[[CassetteHandle], Any], *, mode: str = "none", **settings: Any) -> Outcome:
-    """Do something inside a cassette. What it raises counts as its value."""
-    block = use_cassette(path, mode=mode, **settings)
-    value: Any = None
-    raised: Exception | None = None
-    failure: Exception | None = None
-    try:
-        with block as cassette:
-            try:
-                value = work(cassette)
-            except Exception as error:  # noqa: BLE001 - compared by the caller
-                raised = error
-    except (DeviationError, RecordingError) as error:
-        failure = error
-    assert block.verdict is not None
-    return Outcome(value, raised, failure, block.verdict)
-
-
 def _through(cassette: CassetteHandle, work: Work, upstreams: dict[str, str] | None) -> Any:
     with cassette.gateway(upstreams=upstreams) as gateway:
         return work(gateway)
@@ -84,7 +71,6 @@ def holds(proof: Proof, work: Work, *, replays: int = REPLAYS, **settings: Any) 
     proof.take_down()
     for _ in range(replays):
         again = run(proof.cassette, work, **settings)
-        proof.replays += 1
         if again.failure is not None:
             raise again.failure
         assert again.value == recorded.value
@@ -97,10 +83,14 @@ def holds(proof: Proof, work: Work, *, replays: int = REPLAYS, **settings: Any) 
 def breaks(proof: Proof, work: Work, **settings: Any) -> Outcome:
     """Replay something else: it is red, with nothing contacted."""
     changed = run(proof.cassette, work, **settings)
-    proof.replays += 1
     assert changed.failure is not None, "a changed agent was green"
     proof.stays_untouched()
     return changed
+
+
+def echo(request: Request) -> Reply:
+    """A model that says what it was told."""
+    return answer(request, f"You said {last_text(request)}.")
 
 
 def node(source: str, home: Path) -> Work:

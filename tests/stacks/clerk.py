@@ -5,6 +5,7 @@ The tools are not here: each module declares its own, in the words of its framew
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import sys
@@ -62,6 +63,16 @@ def model() -> Iterator[ChatOpenAI]:
 
     with http.Client(limits=_NOTHING_KEPT, verify=False) as client:
         yield ChatOpenAI(model="gpt-test", http_client=client, http_async_client=async_client(), max_retries=0)
+
+
+@pytest.fixture(autouse=True)
+def loop() -> Iterator[None]:
+    """A loop to be found: what runs an agent synchronously makes one that nobody closes, if there is none."""
+    made = asyncio.new_event_loop()
+    asyncio.set_event_loop(made)
+    yield
+    made.close()
+    asyncio.set_event_loop(None)
 
 
 def agents_home() -> Path | None:

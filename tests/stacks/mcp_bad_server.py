@@ -185,6 +185,13 @@ def echoes(request: Request) -> None:
     send({"jsonrpc": "2.0", "id": request["id"], "error": error})
 
 
+def page(cursor: str | None) -> dict[str, Any]:
+    """One of three pages of tools."""
+    number = int((cursor or "page-0").removeprefix("page-"))
+    found = {"tools": [{"name": f"tool {number}", "inputSchema": {"type": "object"}}]}
+    return found if number == 2 else {**found, "nextCursor": f"page-{number + 1}"}
+
+
 WAYS: dict[str, Callable[[Request], None]] = {
     function.__name__: function
     for function in (
@@ -208,6 +215,8 @@ def main(how: str, *rest: str) -> None:
         if method == "initialize" and how != "mute":
             about = {"name": how, "version": "1"}
             send(answer(request, {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": about}))
+        elif method == "tools/list" and how == "pages":
+            send(answer(request, page(request["params"].get("cursor") if request.get("params") else None)))
         elif method == "tools/list":
             send(answer(request, {"tools": [{"name": "tool", "inputSchema": {"type": "object"}}]}))
         elif method == "tools/call":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starts import STARTED
 
 from proof import Stack
 from pytest_spanchain import RecordingError, use_cassette
@@ -52,10 +53,6 @@ STACK = Stack(
         "Under mcp 1.x, what the body of a tool in this process asks of others is not recorded as below that tool.",
     ),
 )
-
-STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.fork", "os.exec", "os.system", "os.spawn"})
-_events: list[str] = []
-sys.addaudithook(lambda event, args: _events.append(event) if event in STARTS else None)
 
 SECRET = "shop-key-b1946ac92492d234"
 EVERYTHING = (
@@ -159,7 +156,7 @@ class Place:
         asked, complaints = list(self.asked), list(self.complaints)
         with suppress(FileNotFoundError):
             self.cli.unlink()
-        _events.clear()
+        STARTED.clear()
         for _ in range(3):
             self.asked.clear()
             self.complaints.clear()
@@ -171,7 +168,7 @@ class Place:
             assert self.ran == ran, "a tool ran again"
             assert self.did == did
             assert not again.verdict.notes
-        assert _events == [], "a process was started"
+        assert STARTED == [], "a process was started"
         return recorded
 
 
@@ -253,7 +250,7 @@ def test_what_an_author_changes_is_red(place: Place) -> None:
     prompts = EVERYTHING[:3]
     record(place.cassette, place.talks(*prompts))
     did, ran = place.did, list(place.ran)
-    _events.clear()
+    STARTED.clear()
 
     def blamed(agent: Callable[[], Any]) -> list[tuple[str, str, list[str]]]:
         started = time.monotonic()
@@ -289,7 +286,7 @@ def test_what_an_author_changes_is_red(place: Place) -> None:
     assert ("input_changed", "claude") in [one[:2] for one in once]
     assert place.did == did
     assert place.ran == ran
-    assert _events == []
+    assert STARTED == []
 
 
 @pytest.mark.parametrize(
@@ -474,9 +471,9 @@ def test_what_a_tool_asks_of_others_is_below_it(place: Place, tmp_path: Path) ->
         assert child.parent_span_id is not None, "it is not below the tool"
         child = spans.by_id[child.parent_span_id]
     place.cli.unlink()
-    _events.clear()
+    STARTED.clear()
     assert replay(place.cassette, agent, commands=["ls *"]).value == recorded.value
-    assert _events == []
+    assert STARTED == []
 
 
 def test_secrets_of_servers_and_arguments_stay_out(place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import children
 import pytest
-from children import breaks, holds, node, notes, python, run, run_in, start
+from children import breaks, echo, holds, node, notes, python, run, start
 from wire import CLOSE, WireServer
 
 import model_replies
@@ -22,10 +23,8 @@ from proof import Proof, Stack
 from pytest_spanchain import UsageError, gateway
 from pytest_spanchain._model import CONCURRENT, Span, SpanTree
 from pytest_spanchain.gateway import Gateway, _places
+from recording import run_in
 from servers import Hang, Json, Raw, Reply, Request, Reset, Stream, in_turn, too_many_requests
-
-pytest.importorskip("starlette")
-pytest.importorskip("uvicorn")
 
 STACK = Stack(
     name="gateway",
@@ -87,10 +86,6 @@ def shop(request: Request) -> Reply:
     if not results:
         return answer(request, "Let me see.", tools=[ToolCall("lookup", {"order": "1412"})])
     return answer(request, f"Done: {results[-1]}.")
-
-
-def echo(request: Request) -> Reply:
-    return answer(request, f"You said {model_replies.last_text(request)}.")
 
 
 def exchanges(tree: SpanTree | None) -> list[Span]:
@@ -348,6 +343,33 @@ print(said(chat('one', headers={'traceparent': os.environ['TRACEPARENT']})))
     names = [span.name for span in recorded.verdict.live]
     assert names.count("inner") == 1
     assert names.count("chat gpt") == 1
+
+
+def test_what_the_gateway_supplies_to_a_named_child_is_not_compared(
+    proof: Proof, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys of no value, and where the gateway is, are new in every run; what its author says beside is compared."""
+    proof.server.script(echo)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-one-who-records")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9/v1/traces")
+
+    def work(opened: Gateway, more: dict[str, str] | None = None) -> str:
+        own = {"SHOP_URL": f"{opened.base_url('openai')}/shop", "MODE": "fast", **(more or {})}
+        source = f"{children.ASK}print(said(chat('one', headers={{'traceparent': os.environ['TRACEPARENT']}})))"
+        return children.printed([sys.executable, "-c", source], {**opened.env, **own})
+
+    settings: dict[str, Any] = {"commands": ["*"], "command_env": ["OPENAI_*", "*_ENDPOINT"]}
+    assert run(proof.cassette, work, mode="rewrite", **settings).value == "You said one.\n"
+    assert '"SHOP_URL": "$SPANCHAIN_GATEWAY/openai/v1/shop"' in proof.cassette.read_text()
+    proof.take_down()
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    again = run(proof.cassette, work, **settings)
+    assert (again.failure, again.value) == (None, "You said one.\n")
+    for name, value in (("MODE", "slow"), ("SHOP_URL", "/elsewhere"), ("OPENAI_API_KEY", "one of its own")):
+        changed = functools.partial(work, more={name: value})
+        (cause,) = breaks(proof, changed, **settings).causes
+        assert [change.path for change in cause.changes] == [f"request.env.{name}"]
 
 
 @pytest.mark.parametrize("mcp", [False, True])

@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import ASK, breaks, holds, node, notes, python, run, run_in
+from children import ASK, breaks, echo, holds, node, notes, python, run
 
-import model_replies
-from model_replies import answer
 from project import Project
 from proof import Proof, Stack
 from pytest_spanchain._model import SpanTree
 from pytest_spanchain.gateway import Gateway
-from servers import Reply, Request
+from recording import run_in
 
-pytest.importorskip("starlette")
-pytest.importorskip("uvicorn")
 pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
 
 STACK = Stack(
@@ -73,10 +69,6 @@ def tell(*spans, scope="py", **headers):
     body = {"resourceSpans": [{"resource": {}, "scopeSpans": [{"scope": {"name": scope}, "spans": list(spans)}]}]}
     return ask(TRACES, body, **headers)
 """
-
-
-def echo(request: Request) -> Reply:
-    return answer(request, f"You said {model_replies.last_text(request)}.")
 
 
 def shape(tree: SpanTree | None) -> list[str]:

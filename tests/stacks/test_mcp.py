@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starts import STARTED
 
 from proof import Stack
 from recording import record, replay, run
@@ -65,9 +66,6 @@ pytestmark = [
 ]
 
 EVERYTHING = Path(mcp_everything.__file__)
-STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.fork", "os.exec", "os.system", "os.spawn"})
-_events: list[str] = []
-sys.addaudithook(lambda event, args: _events.append(event) if event in STARTS else None)
 
 Say = Callable[[Any, list[Any]], Awaitable[None]]
 
@@ -134,7 +132,7 @@ class Client1:
         return types.ElicitResult(action="accept", content={"size": "large"})
 
     async def roots(self, context: Any) -> Any:
-        return types.ListRootsResult(roots=[types.Root(uri="file:///work/shop")])
+        return types.ListRootsResult(roots=[types.Root(uri="file:///srv/shop")])
 
     async def logged(self, params: Any) -> None:
         self.told.append(params.data)
@@ -237,7 +235,7 @@ def test_all_that_a_server_may_say_without_the_server(transport: str, place: Pla
     assert said[4] == "the model said: HOW MANY?"
     assert "I will not say" in said[5]
     assert said[6] == "accept: large"
-    assert "file:///work/shop" in said[7]
+    assert "file:///srv/shop" in said[7]
     assert progress == [(0.0, 3.0, "step 0"), (1.0, 3.0, "step 1"), (2.0, 3.0, "step 2")]
     assert {"did": 3} in told
     assert "notifications/tools/list_changed" in told
@@ -249,12 +247,12 @@ def test_all_that_a_server_may_say_without_the_server(transport: str, place: Pla
     place.stop()
     with ExitStack() as stack:
         listener = stack.enter_context(CountingListener(place.port)) if place.port else None
-        _events.clear()
+        STARTED.clear()
         for _ in range(3):
             again = replay(cassette, agent(transport, place))
             assert again.value == recorded.value
             assert not again.verdict.notes
-        assert _events == [], "a process was started"
+        assert STARTED == [], "a process was started"
         assert place.did == did, "something ran again"
         assert listener is None or listener.connections == 0
 
@@ -445,7 +443,7 @@ def test_servers_that_people_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     recorded = record(cassette, assistant)
     assert "Europe/Paris" in recorded.value[0]
     assert "opened" in recorded.value[1]
-    _events.clear()
+    STARTED.clear()
     monkeypatch.setenv("PATH", "")
     assert replay(cassette, assistant).value == recorded.value
-    assert _events == []
+    assert STARTED == []

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starts import STARTED
 
 from proof import Stack
 from pytest_spanchain.boundaries import _wait
@@ -63,9 +64,6 @@ pytestmark = [
 
 BAD = str(mcp_bad_server.__file__)
 LIMIT: Any = 0.6
-STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.fork", "os.exec", "os.system", "os.spawn"})
-_events: list[str] = []
-sys.addaudithook(lambda event, args: _events.append(event) if event in STARTS else None)
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
@@ -138,13 +136,13 @@ def over_stdio(how: str, **options: Any) -> Callable[[], Awaitable[Any]]:
 
 def same_again(cassette: Path, agent: Callable[[], Any], recorded: Outcome) -> Outcome:
     """Replay it: the same comes out, no process is started, and nobody waits."""
-    _events.clear()
+    STARTED.clear()
     started = time.monotonic()
     again = replay(cassette, agent)
     assert time.monotonic() - started < 8
     assert again.value == recorded.value
     assert repr(again.raised) == repr(recorded.raised)
-    assert _events == [], "a process was started"
+    assert STARTED == [], "a process was started"
     return again
 
 
@@ -442,9 +440,9 @@ def test_another_way_to_the_server_is_red(changed: dict[str, Any], tmp_path: Pat
     cassette = tmp_path / "run.yaml"
     recorded = record(cassette, agent())
     same_again(cassette, agent(), recorded)
-    _events.clear()
+    STARTED.clear()
     assert run(cassette, agent(**changed)).causes
-    assert _events == []
+    assert STARTED == []
 
 
 def over_http(url: str, *, limit: float = 10.0, headers: dict[str, str] | None = None) -> Callable[[], Awaitable[Any]]:

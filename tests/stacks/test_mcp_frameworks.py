@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from clerk import async_client, calls
+from clerk import loop as loop
 from clerk import sdk as sdk
 from openai import AsyncOpenAI
+from starts import STARTED
 
 from model_replies import ToolCall
 from proof import Proof, Stack
@@ -32,33 +32,16 @@ STACK = Stack(
 )
 
 EVERYTHING = str(mcp_everything.__file__)
-STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.fork", "os.exec", "os.system", "os.spawn"})
-_events: list[str] = []
-sys.addaudithook(lambda event, args: _events.append(event) if event in STARTS and EVERYTHING in str(args) else None)
-
 ADD = ToolCall("add", {"a": 1, "b": 2}, id="a")
-
-
-@pytest.fixture(autouse=True)
-def _loop() -> Iterator[None]:
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
-    asyncio.set_event_loop(None)
 
 
 def holds(proof: Proof, agent: Any) -> Any:
     """As ``Proof.holds``; and a server was started for the recording, and for no replay."""
-    _events.clear()
+    STARTED.clear()
     recorded = proof.holds(agent, ran=["started stdio", "add 1 2"])
     assert recorded.raised is None
-    assert len(_events) == STARTED
+    assert len([start for start in STARTED if EVERYTHING in start]) == 1, "one server, of the recording"
     return recorded
-
-
-STARTED = 1
-"""Processes of a recording, of which each has one server."""
 
 
 def test_pydantic_ai(proof: Proof) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import sys
 import threading
@@ -16,17 +17,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starts import STARTED
 
+from project import Project
 from proof import Stack
 from pytest_spanchain import use_cassette
 from recording import record, replay, run
 
 pytest.importorskip("mcp", reason="mcp is not installed")
 
+import mcp
 import mcp_bad_server
 import mcp_everything
 from mcp import ClientSession, ClientSessionGroup, StdioServerParameters
 from mcp.client.stdio import stdio_client
+
+FIRST = mcp_everything.FIRST
+
+if FIRST:
+    from mcp import types
+else:
+    import mcp_types as types
 
 STACK = Stack(
     name="mcp, sessions",
@@ -36,10 +47,6 @@ STACK = Stack(
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated.*")
-
-STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.fork"})
-_events: list[str] = []
-sys.addaudithook(lambda event, args: _events.append(event) if event in STARTS else None)
 
 
 def server(*words: str) -> StdioServerParameters:
@@ -63,9 +70,9 @@ def holds(cassette: Path, agent: Callable[[], Any]) -> Any:
     recorded = record(cassette, agent)
     assert recorded.raised is None
     for _ in range(2):
-        _events.clear()
+        STARTED.clear()
         assert replay(cassette, agent).value == recorded.value
-        assert _events == []
+        assert STARTED == []
     return recorded.value
 
 
@@ -92,6 +99,28 @@ def test_two_sessions_in_turn_and_swapped(tmp_path: Path) -> None:
 
     holds(tmp_path / "run.yaml", agent("abba"))
     assert run(tmp_path / "run.yaml", agent("baba")).causes
+
+
+def test_a_list_of_tools_in_pages(tmp_path: Path) -> None:
+    def agent(*, pages: int) -> Any:
+        async def lists() -> list[str]:
+            found: list[str] = []
+            cursor: str | None = None
+            async with session("pages") as opened:
+                for _ in range(pages):
+                    listed = await opened.list_tools(params=types.PaginatedRequestParams(cursor=cursor))
+                    found += [tool.name for tool in listed.tools]
+                    cursor = listed.nextCursor if FIRST else listed.next_cursor
+                    if cursor is None:
+                        break
+            return found
+
+        return lists
+
+    cassette = tmp_path / "run.yaml"
+    assert holds(cassette, agent(pages=9)) == ["tool 0", "tool 1", "tool 2"]
+    cut = run(cassette, agent(pages=2))
+    assert [(str(cause.kind), cause.path[-1]) for cause in cut.causes] == [("span_removed", "tools/list")]
 
 
 def test_a_group_of_sessions(tmp_path: Path) -> None:
@@ -142,9 +171,9 @@ def test_a_session_that_outlives_the_run_in_which_it_was_opened(tmp_path: Path) 
                 return [first, await call(opened)]
 
     recorded = asyncio.run(two_runs("rewrite"))
-    _events.clear()
+    STARTED.clear()
     assert asyncio.run(two_runs("none")) == recorded
-    assert _events == []
+    assert STARTED == []
 
 
 def test_what_only_the_client_says(tmp_path: Path) -> None:
@@ -189,10 +218,10 @@ def test_modes_with_a_server(tmp_path: Path) -> None:
         ("none", 2),
         ("rewrite", 1),
     ):
-        _events.clear()
+        STARTED.clear()
         outcome = run(cassette, agent(calls), mode=mode)
         assert outcome.failure is None, mode
-        steps.append((mode, outcome.value, outcome.verdict.recorded, len(_events)))
+        steps.append((mode, outcome.value, outcome.verdict.recorded, len(STARTED)))
     assert steps == [
         ("once", ["fine"], True, 1),
         ("once", ["fine"], False, 0),
@@ -220,3 +249,51 @@ def test_a_subscription_that_stays_open(tmp_path: Path, monkeypatch: pytest.Monk
     # Its ids are counted on by the process: no two runs have the same.
     assert holds(tmp_path / "run.yaml", agent) == ["changed", "changed"]
     assert (tmp_path / "ledger").read_text() == "changes\n" * 2
+
+
+AGENT = """
+import os, sys
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from starts import STARTED
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated.*")
+
+@pytest.fixture(autouse=True)
+def told():
+    STARTED.clear()
+    yield
+    with open("starts.txt", "a") as file:
+        file.writelines(f"{os.getpid()} {start}\\n" for start in STARTED)
+
+@pytest.mark.cassette
+@pytest.mark.parametrize("n", range(4))
+async def test_it(n):
+    server = StdioServerParameters(command=sys.executable, args=["server.py", "counts", str(n)])
+    async with stdio_client(server) as (read, write), ClientSession(read, write) as session:
+        await session.initialize()
+        said = [(await session.call_tool("tool", {"n": n})).content[0].text for _ in range(2)]
+    assert [words.partition(" of process ")[0] for words in said] == ["call 1", "call 2"]
+"""
+
+
+def test_servers_of_several_workers(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test of each worker has its own server, and in replay none has any."""
+    project.find(Path(__file__).parent, monkeypatch=monkeypatch)
+    if Path(importlib.util.cache_from_source(str(mcp.__file__))).exists():
+        monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)  # to compile the SDK anew takes longer than the rest
+    project.write(AGENT)
+    project.write(Path(str(mcp_bad_server.__file__)).read_text(encoding="utf-8"), "server.py")
+    workers = ("-n2", "-p", "no:langsmith_plugin")  # which takes a second to import, if it is there
+    recorded = project.run(*workers, "--record-mode=once", process=True)
+    assert recorded.counts == {"replayed": 0, "recorded": 4, "live": 12, "unverified": 0}, recorded.out
+    starts = project.path / "starts.txt"
+    began = starts.read_text(encoding="utf-8").splitlines()
+    assert len(began) == 4
+    assert len({line.partition(" ")[0] for line in began}) == 2, "one worker had it all"
+    starts.unlink()
+    (project.path / "server.py").unlink()
+    replayed = project.run(*workers, process=True)
+    assert replayed.outcomes == {"passed": 4}, replayed.out
+    assert replayed.counts == {"replayed": 4, "recorded": 0, "live": 0, "unverified": 0}
+    assert starts.read_text(encoding="utf-8") == "", "a process was started"

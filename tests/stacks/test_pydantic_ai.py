@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 from clerk import async_client, calls, ledger
+from clerk import loop as loop
 from openai import AsyncOpenAI
 from pydantic import BaseModel, PrivateAttr
 
@@ -55,16 +55,6 @@ STACK = Stack(
         " the tool in `run=[...]` to let the body run.",
     ),
 )
-
-
-@pytest.fixture(autouse=True)
-def _loop() -> Iterator[None]:
-    """``run_sync`` makes a loop that nobody closes, if there is none."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
-    asyncio.set_event_loop(None)
 
 
 def model() -> OpenAIChatModel:

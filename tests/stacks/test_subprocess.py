@@ -6,6 +6,7 @@ The programs are in a directory that is taken away before the replay, and the se
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+from starts import STARTED
 
 from model_replies import answer
 from proof import REPLAYS, Stack
@@ -59,10 +61,6 @@ STACK = Stack(
         "child processes on Windows are not recorded",
     ),
 )
-
-STARTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.system", "os.exec")
-_started: list[str] = []
-sys.addaudithook(lambda event, args: _started.append(event) if event in STARTS else None)
 
 CALCULATOR = """\
 import sys
@@ -138,9 +136,9 @@ class Bench:
         recorded = self.records(agent, **settings)
         did = self.ran
         for _ in range(REPLAYS):
-            _started.clear()
+            STARTED.clear()
             again = replay(self.cassette, agent, **{"commands": ["*"], **settings})
-            assert _started == [], "a process was started"
+            assert STARTED == [], "a process was started"
             assert again.value == recorded.value
             assert repr(again.raised) == repr(recorded.raised)
             assert self.ran == did, "a child ran again"
@@ -148,10 +146,10 @@ class Bench:
 
     def changed(self, agent: Callable[[], Any], **settings: Any) -> Outcome:
         """Replay a changed agent: red, and no process."""
-        _started.clear()
+        STARTED.clear()
         outcome = run(self.cassette, agent, **{"commands": ["*"], **settings})
         assert outcome.failure is not None, "a changed agent was green"
-        assert _started == [], "a process was started"
+        assert STARTED == [], "a process was started"
         return outcome
 
     def breaks(self, agent: Callable[[], Any], **settings: Any) -> list[Deviation]:
@@ -184,6 +182,18 @@ def raised(step: Callable[[], Any]) -> Any:
         return step()
     except Exception as error:  # noqa: BLE001 - compared by the caller
         return type(error), str(error), getattr(error, "errno", None), getattr(error, "filename", None)
+
+
+def echoed(bench: Bench, text: bytes = b"what is this") -> bytes:
+    """What a child says back before its input ends."""
+    with subprocess.Popen(bench.script("import os; os.write(1, os.read(0, 99))"), stdin=-1, stdout=-1) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(text)
+        child.stdin.flush()
+        found = child.stdout.read()
+        child.stdin.close()
+    return found
 
 
 # --- plain
@@ -379,6 +389,70 @@ def test_a_child_that_stops_reading(bench: Bench) -> None:
         return found, child.returncode
 
     assert bench.holds(agent).value == ((b"first\n", None), 0)
+
+
+def given(command: list[str], data: bytes, *, way: str) -> Any:
+    """What a command says that is given an input as a whole."""
+
+    async def by_asyncio() -> Any:
+        child = await asyncio.create_subprocess_exec(*command, stdin=-1, stdout=-1)
+        return (await child.communicate(data))[0]
+
+    if way == "asyncio":
+        return asyncio.run(by_asyncio())
+    text = way == "text"
+    return subprocess.run(command, input=data.decode() if text else data, stdout=-1, text=text).stdout
+
+
+@pytest.mark.parametrize("way", ["bytes", "text", "asyncio"])
+@pytest.mark.parametrize("command", ["exit 0", "exec <&-; echo closed; sleep 0.1", "head -1"])
+def test_what_a_child_does_not_read_is_compared(bench: Bench, command: str, way: str) -> None:
+    long = b"first\n" + b"x" * 300_000
+    bench.holds(lambda: given(["sh", "-c", command], long, way=way))
+    assert re.search(r"turns: .*[sx] .*>\d+:\d", bench.cassette.read_text()), "what nobody took is written down"
+    for changed in (long + b"more", long[:-1], long[:-1] + b"y", b"first\n"):
+        (cause,) = bench.breaks(lambda changed=changed: given(["sh", "-c", command], changed, way=way))  # type: ignore[misc]
+        assert (cause.kind, [change.path for change in cause.changes]) == ("input_changed", ["request.stdin.text"])
+
+
+def test_what_is_written_after_the_last_word_is_compared(bench: Bench) -> None:
+    """The child is over before its input is closed; what was given to it is known all the same."""
+
+    def agent(last: bytes = b"quit\n", more: bytes = b"") -> Any:
+        command = ["sh", "-c", "read word; sleep 0.1; echo $word"]
+        with subprocess.Popen(command, stdin=-1, stdout=-1, bufsize=0) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            child.stdin.write(last)
+            if more:
+                child.stdin.write(more)
+            said = child.stdout.read()
+            code = child.wait()
+        return said, code
+
+    assert bench.holds(agent).value == (b"quit\n", 0)
+    assert re.search(r"turns: .*\bs\b", bench.cassette.read_text())
+    for changed in (lambda: agent(b"quit\nand more\n"), lambda: agent(more=b"and more\n"), lambda: agent(b"exit\n")):
+        (cause,) = bench.breaks(changed)
+        assert (cause.kind, [change.path for change in cause.changes]) == ("input_changed", ["request.stdin.text"])
+
+
+def test_how_much_goes_to_a_child_that_stops_reading_is_chance(bench: Bench) -> None:
+    def agent(size: int = 3000) -> Any:
+        with subprocess.Popen(["head", "-c", "5"], stdin=-1, stdout=-1, bufsize=0) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            told = 0
+            try:
+                for _ in range(size):
+                    told += child.stdin.write(b"x" * 1000)
+            except BrokenPipeError:
+                pass
+            return told < size * 1000, child.stdout.read()
+
+    assert bench.holds(agent).value == (True, b"xxxxx")
+    assert re.search(r"turns: .*\bc\b", bench.cassette.read_text())
+    replay(bench.cassette, lambda: agent(4000), commands=["*"])
 
 
 # --- failures, signals, time
@@ -650,10 +724,11 @@ def test_only_what_is_named(bench: Bench) -> None:
     assert f"test_subprocess.py:{line} in agent" in note
     assert "commands=['sh *']" in note
     bench.take_away()
-    _started.clear()
+    STARTED.clear()
     again = replay(bench.cassette, agent, commands=["echo *"])
-    assert (again.value, _started) == (recorded.value, ["subprocess.Popen"])
-    assert again.verdict.notes == ()
+    (started,) = STARTED
+    assert (again.value, started.partition(" ")[0]) == (recorded.value, "subprocess.Popen")
+    assert again.verdict.notes == (note,), "it happened again, and is told again"
 
 
 def test_who_is_told_of_what_is_not_recorded(bench: Bench) -> None:
@@ -685,18 +760,8 @@ def test_patterns_that_could_never_match_are_refused(bench: Bench) -> None:
 
 
 def test_input_that_comes_short_is_waited_for_a_while(bench: Bench) -> None:
-    def agent(text: bytes = b"what is this") -> Any:
-        with subprocess.Popen(bench.script("import os; os.write(1, os.read(0, 99))"), stdin=-1, stdout=-1) as child:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            child.stdin.write(text)
-            child.stdin.flush()
-            found = child.stdout.read()
-            child.stdin.close()
-        return found
-
-    assert bench.holds(agent).value == b"what is this"
-    changed = bench.changed(lambda: agent(b"what"))
+    assert bench.holds(lambda: echoed(bench)).value == b"what is this"
+    changed = bench.changed(lambda: echoed(bench, b"what"))
     assert changed.value == b"what is this", "one run shows the whole difference"
     assert [cause.kind for cause in changed.causes] == ["input_changed"]
 
@@ -817,26 +882,19 @@ def test_a_start_that_fails_leaves_no_descriptor(bench: Bench) -> None:
 
 
 def test_a_clock_that_stands_still(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def agent(text: bytes = b"what is this") -> Any:
-        with subprocess.Popen(bench.script("import os; os.write(1, os.read(0, 99))"), stdin=-1, stdout=-1) as child:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            child.stdin.write(text)
-            child.stdin.flush()
-            found = child.stdout.read()
-            child.stdin.close()
-        return found
-
     def leaves_one() -> Any:
         # What it leaves behind holds the pipe, so that its end does not come.
         with subprocess.Popen(["sh", "-c", "sleep 2 & exit 3"], stdout=-1) as child:
             return child.wait()
 
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    assert bench.records(lambda: (agent(), leaves_one())).value == (b"what is this", 3)
-    assert run(bench.cassette, lambda: (agent(b"what"), leaves_one()), commands=["*"]).value == (b"what is this", 3)
+    assert bench.records(lambda: (echoed(bench), leaves_one())).value == (b"what is this", 3)
+    assert run(bench.cassette, lambda: (echoed(bench, b"what"), leaves_one()), commands=["*"]).value == (
+        b"what is this",
+        3,
+    )
     monkeypatch.setattr(_wait, "HOLD_SECONDS", 0.5)
-    outcome = bench.changed(lambda: (agent(b""), leaves_one()))
+    outcome = bench.changed(lambda: (echoed(bench, b""), leaves_one()))
     assert "bytes of input, and has got 0" in " ".join(outcome.verdict.errors)
 
 
@@ -857,6 +915,50 @@ def test_no_secret_is_cut_in_two(bench: Bench) -> None:
             "record it with commands=['echo *'], or, if it is the agent, start it with env=gateway.env of"
             " cassette.gateway()" in note
         )
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        (["curl", "-u", "me:SECRET", "-s"], "me:[redacted]"),
+        (["curl", "-ume:SECRET"], "-ume:[redacted]"),
+        (["/usr/bin/curl", "--user=me:SECRET"], "--user=me:[redacted]"),
+        (["curl", "-H", "Authorization: Bearer SECRET"], "Authorization: Bearer [redacted]"),
+        (["curl", "-HX-Api-Key: SECRET"], "-HX-Api-Key: [redacted]"),
+        (["curl", "-b", "sid=SECRET; theme=dark"], "sid=[redacted]; theme=[redacted]"),
+        (["mysql", "-u", "me", "-pSECRET", "shop"], "-p[redacted]"),
+        (["docker", "exec", "db", "mysql", "-pSECRET"], "-p[redacted]"),
+        (["docker", "login", "-u", "me", "-p", "SECRET"], "[redacted]"),
+        (["sshpass", "-p", "SECRET", "ssh", "host"], "[redacted]"),
+        (["redis-cli", "-a", "SECRET", "ping"], "[redacted]"),
+        (["tool", "--password", "SECRET"], "[redacted]"),
+        (
+            ["sh", "-c", "cd /x; curl -s -u 'me:SECRET' https://a.example | jq ."],
+            "-u 'me:[redacted]' https://a.example",
+        ),
+    ],
+    ids=lambda given: given[0] + given[1][:9] if isinstance(given, list) else "",
+)
+@pytest.mark.parametrize("secret", ["tiger2", "Kq8zT4mW7pR2vX9c"])
+def test_options_that_take_a_credential(bench: Bench, command: list[str], kept: str, secret: str) -> None:
+    def agent(secret: str = secret) -> Any:
+        words = [word.replace("SECRET", secret) for word in command]
+        return subprocess.run(words, executable="echo", stdout=subprocess.DEVNULL).returncode
+
+    bench.records(agent)
+    text = bench.cassette.read_text()
+    assert secret not in text
+    assert kept in text
+    for given in (secret, "another3"):
+        replay(bench.cassette, functools.partial(agent, given), commands=["*"])
+
+
+def test_what_only_looks_like_such_an_option_is_kept(bench: Bench) -> None:
+    command = ["docker", "run", "-p", "8080:80", "-u", "1000:1000", "https://a.example/mysql", "-port"]
+    recorded = bench.records(lambda: subprocess.run(command, executable="echo", stdout=-1).returncode)
+    assert recorded.verdict.live is not None
+    (process,) = [span for span in recorded.verdict.live if span.kind == "process"]
+    assert process.attributes["process.command_args"] == command
 
 
 def test_no_secret_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -956,9 +1058,9 @@ def test_a_python_child_joins_the_trace(bench: Bench, sdk_env: ModelServer) -> N
     asked = len(sdk_env.requests)
     sdk_env.close()
     for _ in range(REPLAYS):
-        _started.clear()
+        STARTED.clear()
         again = replay(bench.cassette, agent, commands=["*"])
-        assert (again.value, _started) == ("On its way.\n", [])
+        assert (again.value, STARTED) == ("On its way.\n", [])
         assert [span.name for span in again.verdict.live] == [span.name for span in recorded.verdict.live]
     assert len(sdk_env.requests) == asked == 1
 

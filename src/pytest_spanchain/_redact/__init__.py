@@ -11,10 +11,6 @@ Invariants:
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,69 +21,17 @@ from .._canonical import digest
 from .._rules import compile_path, compile_pattern
 from ..errors import SecretFound, UsageError
 from . import names as _names
+from . import options as _options
 from . import secrets as _secrets
 from . import stream as _redact_stream
+from .commands import with_commands
+from .headers import ALLOWED_REQUEST_HEADERS as ALLOWED_REQUEST_HEADERS
+from .headers import ALLOWED_RESPONSE_HEADERS as ALLOWED_RESPONSE_HEADERS
+from .headers import NAME_PATTERNS, PLACES, header_secrets, is_credential, without_boundary
 from .text import PLACEHOLDER, Learnt, Matcher
 from .walk import Walk, suspicious
 
 RULE_SET = "spanchain-redaction/1"
-
-ALLOWED_REQUEST_HEADERS: Mapping[str, str] = {
-    "content-type": "decides how the body is read",
-    "accept": "decides what comes back",
-    "anthropic-version": "decides the shape of the answer",
-    "anthropic-beta": "switches features on",
-    "openai-beta": "switches features on",
-    "x-amz-target": "names the operation: the rest of two requests may be the same",
-    "x-amz-copy-source": "says what is copied",
-    "x-amz-acl": "says who may read it",
-    "soapaction": "names the operation",
-    "x-http-method-override": "is the method",
-    "x-goog-upload-command": "says what an upload does next",
-    "x-goog-upload-offset": "says where it goes on",
-    "range": "decides which part comes back",
-    "content-range": "says which part is sent",
-    "if-match": "decides whether anything is done",
-    "if-none-match": "decides whether anything is done",
-    "accept-language": "decides what comes back",
-    "prefer": "decides what comes back",
-    "destination": "says where it is moved or copied to",
-}
-"""Request headers that are kept, and so take part in matching: name -> why."""
-
-ALLOWED_RESPONSE_HEADERS: Mapping[str, str] = {
-    "content-type": "decides how the client reads the body",
-    "retry-after": "decides the client's retries",
-    "retry-after-ms": "decides the client's retries",
-    "x-should-retry": "decides the client's retries",
-    "x-amzn-errortype": "names the error that botocore raises",
-    "location": "decides where the client goes next",
-    "operation-location": "decides where the client goes next",
-    "x-goog-upload-url": "decides where the client goes next",
-    "x-goog-upload-status": "decides whether the client goes on",
-    "x-amz-bucket-region": "decides where the client goes next",
-    "www-authenticate": "decides how the client tries again",
-    "link": "decides where the client goes next",
-    "x-total-count": "decides how often the client asks",
-    "x-next-page": "decides what the client asks for next",
-    "content-range": "decides how often the client asks",
-    "content-length": "answers HEAD; of other answers it is not brought here",
-    "content-disposition": "names what came",
-    "etag": "the client may send it back",
-    "trailer": "says which of these came after the body",
-    "grpc-status-details-bin": "what went wrong, as gRPC clients read it",
-}
-"""Response headers that are kept: name -> why. Ids, dates, lengths and counters change with every recording."""
-
-_CREDENTIAL_HEADER = re.compile(r"auth|key|token|secret|password|credential|cookie|signature|session")
-# Names that match the above and hold no credential; their values change all the time.
-_NO_CREDENTIAL = re.compile(
-    r"idempotency|sec-websocket|rate-?limit|max-tokens|token-count|surrogate-key|www-authenticate"
-)
-_BOUNDARY = re.compile(r"(\bboundary=)(\"[^\"]*\"|[^\s;]+)", re.IGNORECASE)
-# Headers whose value is a URL.
-_PLACES = frozenset({"location", "operation-location", "x-goog-upload-url", "destination"})
-_PARAMETER = re.compile(r"(\w+)=\"?([^\",\s]+)")
 
 
 @dataclass(frozen=True)
@@ -147,7 +91,7 @@ class Redactor:
         listed = [(name.lower(), value) for name, value in pairs]
         self._headers(listed, {})  # learns
         return {
-            name: PLACEHOLDER if self._is_credential_header(name) else self._header_value(name, value)
+            name: PLACEHOLDER if is_credential(name, self._keys) else self._header_value(name, value)
             for name, value in listed
         }
 
@@ -192,26 +136,12 @@ class Redactor:
             if name != option and "=" not in option and matcher.is_credential(name, word, {}):
                 matcher.learn(name, word, learnt)
                 found[index] = PLACEHOLDER
+        for index, start, end in reversed([*_options.places(words)]):
+            if found[index] is not PLACEHOLDER:
+                matcher.learn("password", words[index][start:end], learnt)
+                found[index] = found[index][:start] + PLACEHOLDER + found[index][end:]
         self._learn_named(learnt)
-        return [self._commands_in(word) for word in found]
-
-    def _commands_in(self, word: str) -> str:
-        """A word that is JSON, and may hold the command lines of servers to start."""
-        if not word.startswith("{") or '"-' not in word:
-            return word
-        try:
-            given = json.loads(word)
-        except (ValueError, RecursionError):
-            return word
-        clean = self._with_commands(given)
-        return word if clean == given else json.dumps(clean, ensure_ascii=False)
-
-    def _with_commands(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: self._with_commands(item) for key, item in value.items()}
-        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-            return self.arguments(value)
-        return [self._with_commands(item) for item in value] if isinstance(value, list) else value
+        return [self.text(with_commands(word, self.arguments)) for word in found]
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """Variables for another process, without those that are credentials by their names."""
@@ -309,7 +239,7 @@ class Redactor:
         self._learn(
             (secret, f"header {name}")
             for name, value in listed
-            if name not in allowed and self._is_credential_header(name)
+            if name not in allowed and is_credential(name, self._keys)
             for secret in header_secrets(name, value)
         )
         kept: dict[str, str] = {}
@@ -319,39 +249,8 @@ class Redactor:
                 kept[name] = f"{kept[name]}, {value}" if name in kept else value
         return kept
 
-    def _is_credential_header(self, name: str) -> bool:
-        if _names.fold(name) in self._keys:
-            return True
-        return bool(_CREDENTIAL_HEADER.search(name)) and not _NO_CREDENTIAL.search(name)
-
     def _header_value(self, name: str, value: str) -> str:
-        if name in _PLACES:
-            return self.url(value)
-        if name == "content-type":
-            # The rule multipart_boundary: clients draw a boundary at random for every request.
-            value = _BOUNDARY.sub(r"\1boundary", value)
-        return self.text(value)
-
-
-def header_secrets(name: str, value: str) -> list[str]:
-    """The credentials in the value of a credential header: bare tokens, passwords, cookie values, signatures."""
-    if name == "set-cookie":
-        value = value.partition(";")[0]
-    if "cookie" in name:
-        return [part.partition("=")[2].strip().strip('"') for part in value.split(";")]
-    found = [value]
-    scheme, _, rest = value.strip().partition(" ")
-    rest = rest.strip()
-    if rest:
-        found.append(rest)
-        found += [parameter.split("/")[0] for _, parameter in _PARAMETER.findall(rest)]
-    if scheme.lower() == "basic":
-        try:
-            pair = base64.b64decode(rest, validate=True).decode("utf-8")
-        except (binascii.Error, ValueError):
-            return found
-        found += [pair, pair.partition(":")[2]]
-    return found
+        return self.url(value) if name in PLACES else self.text(without_boundary(name, value))
 
 
 def _strings(values: Iterable[str], name: str) -> list[str]:
@@ -375,7 +274,7 @@ def _description(user: Mapping[str, list[str]]) -> dict[str, Any]:
     """Everything that decides what is redacted, as plain data: the digest changes when a rule does."""
     return {
         "headers": [sorted(ALLOWED_REQUEST_HEADERS), sorted(ALLOWED_RESPONSE_HEADERS)],
-        "names": [_CREDENTIAL_HEADER.pattern, _NO_CREDENTIAL.pattern],
+        "names": list(NAME_PATTERNS),
         "environment": [_names.ENVIRONMENT_NAME.pattern, _names.ENVIRONMENT_PASSWORD.pattern],
         "keys": [*map(sorted, (_names.STRONG_KEYS, _names.STRONG_ENDS, _names.WEAK_KEYS, _names.WEAK_ENDS))],
         "query": [*map(sorted, (_names.QUERY_KEYS, _names.AMBIGUOUS_QUERY_KEYS, _names.AMAZON_QUERY))],

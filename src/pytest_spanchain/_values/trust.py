@@ -123,23 +123,33 @@ def trusted_types(function: Callable[..., Any], *classes: type) -> Mapping[str, 
     annotations of those, through generics and unions. Annotations that cannot be resolved are passed over. Nothing is
     looked at before the first lookup.
     """
-    return _Reachable(function, classes)
+
+    def found() -> dict[str, type]:
+        types: dict[str, type] = {}
+        _collect((*_seeds(function), *classes), types)
+        return types
+
+    return LazyTypes(found)
 
 
-class _Reachable(Mapping[str, type]):
-    """Lazy, because scanning a module's globals costs milliseconds and most results are plain JSON."""
+class LazyTypes(Mapping[str, type]):
+    """Classes by name, not looked for before the first lookup.
 
-    def __init__(self, function: Callable[..., Any], classes: tuple[type, ...]) -> None:
-        self._function = function
-        self._classes = classes
+    Scanning a module's globals costs milliseconds, and most results are plain JSON.
+
+    Args:
+        find: looks for them; called once.
+    """
+
+    def __init__(self, find: Callable[[], Mapping[str, type]]) -> None:
+        self._find = find
         self._lock = threading.Lock()
-        self._found: dict[str, type] | None = None
+        self._found: Mapping[str, type] | None = None
 
-    def _types(self) -> dict[str, type]:
+    def _types(self) -> Mapping[str, type]:
         with self._lock:
             if self._found is None:
-                self._found = {}
-                _collect((*_seeds(self._function), *self._classes), self._found)
+                self._found = self._find()
             return self._found
 
     def __getitem__(self, name: str) -> type:

@@ -46,6 +46,7 @@ CLIENTS = {
     "mcp.client.websocket": "mcp",
     "mcp.shared.memory": "mcp",
     "subprocess": "subprocess",
+    "asyncio.unix_events": "asyncio",
     "trio._subprocess": "trio",
     "openai._base_client": "retries",
     "anthropic._base_client": "retries",

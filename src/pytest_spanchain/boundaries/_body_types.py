@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType, MethodType
 from typing import Any
 
 from .._values import trusted_types
+from .._values.trust import LazyTypes
 
 _KEPT = 8
 """How many sets of further classes are remembered of one body; nearly always there is one."""
@@ -29,40 +30,25 @@ def body_types(function: Callable[..., Any], *classes: type) -> Mapping[str, typ
     key = tuple(map(weakref.ref, classes))
     if key not in kept and len(kept) >= _KEPT:
         kept.clear()
-    return kept.setdefault(key, _Trusted(body, key))
+    return kept.setdefault(key, _weakly_trusted(body, key))
 
 
-class _Trusted(Mapping[str, type]):
-    """``trusted_types`` of a function, which keeps neither it nor a class alive.
+def _weakly_trusted(function: FunctionType, classes: tuple[weakref.ref[type], ...]) -> LazyTypes:
+    """``trusted_types`` of a function, which keep neither it nor a class alive.
 
     While anybody can ask for a function's types it is there itself, and with it the classes that it names.
     """
+    body = weakref.ref(function)
 
-    def __init__(self, function: FunctionType, classes: tuple[weakref.ref[type], ...]) -> None:
-        self._function = weakref.ref(function)
-        self._classes = classes
-        self._found: weakref.WeakValueDictionary[str, type] | None = None
+    def found() -> Mapping[str, type]:
+        function, alive = body(), [cls for one in classes if (cls := one()) is not None]
+        return weakref.WeakValueDictionary({} if function is None else trusted_types(function, *alive))
 
-    def _types(self) -> Mapping[str, type]:
-        found = self._found
-        if found is None:
-            function, classes = self._function(), [cls for one in self._classes if (cls := one()) is not None]
-            types = {} if function is None else trusted_types(function, *classes)
-            found = self._found = weakref.WeakValueDictionary(types)
-        return found
-
-    def __getitem__(self, name: str) -> type:
-        return self._types()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._types())
-
-    def __len__(self) -> int:
-        return len(self._types())
+    return LazyTypes(found)
 
 
 # A framework's calls bring the body anew each time, and to look around its module takes a while.
-_kept: weakref.WeakKeyDictionary[FunctionType, dict[Any, _Trusted]] = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[FunctionType, dict[Any, LazyTypes]] = weakref.WeakKeyDictionary()
 
 
 def code_of(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -124,6 +124,9 @@ class Finder:
             lost = {call.name for call in calls} - known - self._covered - self._aliases.keys() - {""}
             state = {name: (len(sys.modules), self._declared.get(name, ToolDeclaration(name))) for name in sorted(lost)}
             # A whole look costs as much as the program is large: one that found nothing is not repeated for nothing.
+            # Where nothing is recorded of a tool, there is nothing to serve.
+            if not self._run.records:
+                state = {name: now for name, now in state.items() if name in self._run.known_tools()}
             anew = {name: now[1] for name, now in state.items() if self._sought.get(name) != now}
             if anew:
                 found = Search(anew).memory().found

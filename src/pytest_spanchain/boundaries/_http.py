@@ -24,7 +24,6 @@ _STOPPED = {"closed": "closed the stream", "cancelled": "was stopped while it wa
 
 Headers = Sequence[tuple[str, str]]
 
-_NUMBERED = re.compile(r"\[Errno (-?\d+)\] (.*)", re.DOTALL)
 _SIGNATURE = re.compile(r"[?&](?:x-(?:amz|goog)-)?sig(?:nature)?=", re.IGNORECASE)
 _SIGNED_AT = re.compile(r"(?<=[?&])(x-(?:amz|goog)-date|expires|se|st)=\d[\dTZ:%A-]*", re.IGNORECASE)
 _BOUNDARY = re.compile(r"^multipart/.*\bboundary=\"?([^\";]+)", re.IGNORECASE)
@@ -88,12 +87,6 @@ def no_answer(call: Call, error: BaseException | None = None, *, step: str = "",
 def step_of(error: Mapping[str, Any] | None) -> str:
     """While what a recorded error was raised."""
     return "" if error is None else str(error["type"]).rpartition(":")[0]
-
-
-def numbered(message: str) -> tuple[int, str] | None:
-    """Number and words of an ``OSError``, if a recorded message has both."""
-    found = _NUMBERED.fullmatch(message)
-    return (int(found[1]), found[2]) if found else None
 
 
 class Recording:

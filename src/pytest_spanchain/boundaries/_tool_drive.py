@@ -15,7 +15,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from .._run import Call, current_run
+from .._run import Call, Crossing, current_run
 from ._tool_io import Take, ToolSpec, asked, cut, matches, serve
 from ._wait import hold
 
@@ -28,7 +28,7 @@ def _begin(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cal
     wanted = asked(spec, args, kwargs)
     if wanted is None:
         return None
-    call = run.begin(
+    crossing = Crossing(
         "tool",
         f"execute_tool {spec.name}",
         wanted.request,
@@ -37,8 +37,9 @@ def _begin(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cal
             "gen_ai.tool.name": spec.name,
             "gen_ai.tool.type": "function",
         },
-        answers=spec.watcher is None or spec.watcher.answers,
+        span_kind="internal",
     )
+    call = run.answer(crossing) if spec.watcher is None or spec.watcher.answers else run.begin(crossing)
     call.span.seam = spec.seam
     spec.began(call)
     for problem in wanted.problems:

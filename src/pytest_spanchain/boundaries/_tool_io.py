@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .._canonical import canonical
-from .._layout import LayoutError, order_of, reorder
+from .._layout import LayoutError, ordered, unordered
 from .._patch import unpatched
 from .._run import Call
 from .._values import Receiver, check_round_trip, decode, encode, mark
@@ -255,7 +255,7 @@ class Take:
             response["sent"] = self._sent
         if self._returned is not None:
             response["returned"] = self._returned
-        self._call.finish(_ordered(response))
+        self._call.finish(ordered(response))
 
     def _plain(self, value: Any, what: str) -> Any:
         try:
@@ -268,13 +268,6 @@ class Take:
 
     def _fail(self, error: Unrecordable) -> None:
         self._spec.unrecordable(self._call, error)
-
-
-def _ordered(response: dict[str, Any]) -> dict[str, Any]:
-    # Sorted first, so that the order speaks only of what is inside.
-    response = dict(sorted(response.items()))
-    order = order_of(response)
-    return {**response, "order": order} if order else response
 
 
 def serve(spec: ToolSpec, call: Call) -> Served:
@@ -297,8 +290,7 @@ def _served(recorded: Mapping[str, Any], types: Mapping[str, type]) -> Served:
     if "result" not in recorded:  # the call was still open when the recording ended
         return Served(end="closed", waits=True)
     try:
-        inner = {name: part for name, part in recorded.items() if name != "order"}
-        response = reorder(inner, recorded.get("order", ""))
+        response = unordered(recorded)
     except LayoutError as error:
         raise CassetteBroken(str(error), field="response.order", remedy="Record it again.") from error
     raised = response.get("error")
@@ -327,10 +319,9 @@ def cut(recorded: Mapping[str, Any], count: int) -> dict[str, Any]:
     """The response that a run saw which stopped iterating after ``count`` items."""
     if "items" not in recorded or (recorded["end"] == "closed" and len(recorded["items"]) == count):
         return dict(recorded)
-    inner = {name: part for name, part in recorded.items() if name != "order"}
-    response = reorder(inner, recorded.get("order", ""))
+    response = unordered(recorded)
     kept = {"result": None, "items": response["items"][:count], "end": "closed"}
     # What was sent after the last item would have brought the next one.
     kept["sent"] = [one for one in response.get("sent", ()) if one[0] < count - 1]
     kept["returned"] = response.get("returned")
-    return _ordered({name: part for name, part in kept.items() if part or name in ("result", "items")})
+    return ordered({name: part for name, part in kept.items() if part or name in ("result", "items")})

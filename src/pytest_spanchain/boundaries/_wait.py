@@ -67,10 +67,31 @@ async def hold(give_up: Callable[[], object]) -> None:
         give_up: called when something ends the wait.
     """
     try:
-        await _held()
+        await rung(lambda ring: None)
     except BaseException:
         give_up()
         raise
+
+
+async def rung(hang: Callable[[Callable[[], object]], object]) -> bool:
+    """Wait until somebody rings, within the one bound, and tell whether somebody has.
+
+    Args:
+        hang: puts the bell where it will be rung, in the event loop that runs.
+    """
+    trio = sys.modules.get("trio")
+    event = (trio if trio is not None and trio.lowlevel.in_trio_run() else asyncio).Event()
+    late = False
+
+    def give_up() -> None:
+        nonlocal late
+        late = True
+        event.set()
+
+    hang(event.set)
+    with bounded(_soon(give_up)):
+        await event.wait()
+    return not late
 
 
 async def step() -> None:
@@ -120,16 +141,6 @@ def _soon(ring: Callable[[], object]) -> Callable[[], None]:
         return lambda: _rung(token.run_sync_soon, ring)
     loop = asyncio.get_running_loop()
     return lambda: _rung(loop.call_soon_threadsafe, ring)
-
-
-async def _held() -> None:
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        over = trio.Event()
-        with bounded(_soon(over.set)):
-            await over.wait()
-    else:
-        await done(asyncio.get_running_loop().create_future())
 
 
 async def done(future: asyncio.Future[None]) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from .._run import Run
+from ..boundaries.clients import _variables
 from ..errors import UsageError
 from . import _places
 from ._app import App
@@ -75,6 +76,7 @@ class Gateway:
     ) -> None:
         server = self._opened()
         self._settle(PATIENCE if error is None else 0.0, fails=error is None)
+        _variables.take_back(server.url)
         server.call(self._app.give_up)
         server.stop()
 
@@ -106,10 +108,17 @@ class Gateway:
     @property
     def variables(self) -> dict[str, str]:
         """What a child's environment needs besides the parent's."""
+        found = self._variables(records=self._run.records)
+        # A key that stands for nothing in replay is the parent's own while recording: no more its author's choice.
+        own = {name: os.environ[name] for name in self._variables(records=False) if name in os.environ}
+        _variables.supply(self.url, {**own, **found})
+        return found
+
+    def _variables(self, *, records: bool) -> dict[str, str]:
         return _places.variables(
             url=self.url,
             traceparent=self._family.traceparent,
-            records=self._run.records,
+            records=records,
             environ=os.environ,
             names=[one.name for one in self._upstreams.values() if not one.mcp],
         )

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Awaitable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._run import OWNERSHIP, Run
+from .._run import OWNERSHIP, Crossing, Run
 from ..boundaries import _http
 from ..errors import SpanchainError, UsageError
 from . import _exchange, _mcp, _otlp
@@ -138,7 +138,7 @@ class App:
         traceparent = request.headers.get("traceparent", "")
         with self._run.capture.current(self._family.parent_of(traceparent)):
             name = f"{request.method} {url.removeprefix(_origin(url)).partition('?')[0]}"
-            call = self._run.begin("http", name, _http.request_of(**asked), span_kind="client", abroad=True)
+            call = self._run.relay(Crossing("http", name, _http.request_of(**asked)))
         self._family.met(call.span, traceparent)
         if call.recorded is None:
             await _exchange.record(call, answer, self._client, asked)

@@ -22,7 +22,9 @@ from typing import Any
 from .. import _sse
 from .._run import Run
 from ..boundaries import _wait
-from ..boundaries.clients.mcp._talk import Asked, Message, Server, Talk
+from ..boundaries.clients.mcp._asked import Asked, Message
+from ..boundaries.clients.mcp._server import Server
+from ..boundaries.clients.mcp._talk import Talk
 from ..errors import BoundaryError, MissError
 from . import _mcp_wire as _wire
 from ._exchange import Answer, Client
@@ -134,11 +136,8 @@ class Proxy:
 
     async def passed(self, session: Session, answer: Answer, asked: Mapping[str, Any]) -> None:
         """Let a request through of whose answer nothing is recorded."""
-        try:
-            with session.within():
-                live = await self.send(asked)
-        except Exception:  # noqa: BLE001  # there is no answer: the client is told so
-            answer.drop()
+        live = await self._sent(session, answer, asked)
+        if live is None:
             return
         try:
             await answer.begin(live.status_code, _wire.headers_of(live))
@@ -151,16 +150,22 @@ class Proxy:
         """Send a request to the real server."""
         return await self._client.send(**{**asked, "url": self._url})
 
+    async def _sent(self, session: Session, answer: Answer, asked: Mapping[str, Any]) -> Any:
+        """The real server's answer; ``None`` if there is none, and none for the client."""
+        try:
+            with session.within():
+                return await self.send(asked)
+        except Exception:  # noqa: BLE001  # whatever it is, the client is told that there is no answer
+            answer.drop()
+            return None
+
     async def _listened(self, session: Session, answer: Answer, asked: Mapping[str, Any]) -> None:
         """The client's open stream, while it is recorded."""
         if session.opened is not None and session.opened.recorded is not None:
             await self._listens(session, answer, asked)
             return
-        try:
-            with session.within():
-                live = await self.send(asked)
-        except Exception:  # noqa: BLE001  # there is no answer: the client is told so
-            answer.drop()
+        live = await self._sent(session, answer, asked)
+        if live is None:
             return
         try:
             await answer.begin(live.status_code, _wire.headers_of(live))
@@ -253,6 +258,6 @@ class Proxy:
             self._run.miss(f"the child did not answer {method} within {_wait.HOLD_SECONDS:g} s")
 
     def _fault(self, what: str) -> BoundaryError:
-        error = BoundaryError(f"a request for the MCP server {self._run.shown_url(self._url)}: {what}")
+        error = BoundaryError(f"a request for the MCP server {self._run.redactor.url(self._url)}: {what}")
         self._run.note_error(str(error))
         return error

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import _sse
-from ..boundaries.clients.mcp._talk import PROGRESS, Asked, Callback, Message, Talk
+from ..boundaries.clients.mcp._asked import PROGRESS, Asked, Message
+from ..boundaries.clients.mcp._callback import Callback
+from ..boundaries.clients.mcp._talk import Talk
 from . import _mcp_wire as _wire
 from ._exchange import Answer
 

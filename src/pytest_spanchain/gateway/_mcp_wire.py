@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from .. import _sse
-from ..boundaries.clients.mcp._talk import PROGRESS
+from ..boundaries.clients.mcp._asked import PROGRESS
 from ._exchange import Answer, passed_on
 
 SESSION = "mcp-session-id"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..boundaries.clients.subprocess._notes import GATEWAY
+from ..boundaries.clients._variables import GATEWAY
 from ..errors import UsageError
 
 DUMMY_KEY = "spanchain-replay"

@@ -20,7 +20,7 @@ from ... import _body
 from ..._run import OWNERSHIP, UNANSWERED, Call
 from ...errors import RecordingError
 from .. import _http, _wait
-from . import _wire
+from . import _raised, _wire
 
 _UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _SSL_NUMBERS = {ssl.SSLEOFError: ssl.SSL_ERROR_EOF, ssl.SSLZeroReturnError: ssl.SSL_ERROR_ZERO_RETURN}
@@ -253,7 +253,8 @@ def _made(kind: type[Exception], message: str) -> Exception:
     if kind.__name__ == "SSLError":  # urllib3's holds the one that it stands for
         return kind((ssl.SSLCertVerificationError if _UNTRUSTED in message else ssl.SSLError)(1, message))
     if issubclass(kind, OSError):
-        return kind(*(_http.numbered(message) or (message,)))
+        said = _raised.numbered(message)
+        return kind(*(said.args if said else (message,)))
     # Its own constructor wants the pool, the connection, the URL; its text was made of them.
     made = kind.__new__(kind, message)
     if not made.args:

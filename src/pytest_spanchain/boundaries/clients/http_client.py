@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..._run import Call, Run
+from ..._run import Call, Crossing, Run
 from ...errors import BoundaryError
 from .. import _http
 from . import _answers, _wire
@@ -125,7 +125,7 @@ def url_of(scheme: str, host: str, port: int | None, target: str) -> str:
 def begin(run: Run, *, method: str, url: str, headers: _wire.Headers, content: bytes) -> Call:
     """Begin the exchange of a request."""
     request = _http.request_of(method=method, url=url, headers=headers, content=content)
-    return run.begin("http", f"{method} {urlsplit(url).path or '/'}", request, span_kind="client")
+    return run.begin(Crossing("http", f"{method} {urlsplit(url).path or '/'}", request))
 
 
 def _endheaders(original: Callable[..., None]) -> Callable[..., None]:

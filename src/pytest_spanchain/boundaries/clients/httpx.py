@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from types import ModuleType
 from typing import Any, cast
 
-from ..._run import Call
+from ..._run import Call, Crossing
 from ...errors import BoundaryError, MissError
 from .. import _http, _wait
 from ._needs import needs
@@ -155,7 +155,7 @@ class _Edge:
         it gets a status that it must not retry; the body says why.
         """
         try:
-            return run.begin("http", f"{request.method} {request.url.path}", _request(request), span_kind="client")
+            return run.begin(Crossing("http", f"{request.method} {request.url.path}", _request(request)))
         except MissError as miss:
             if "anthropic-version" not in request.headers:
                 raise

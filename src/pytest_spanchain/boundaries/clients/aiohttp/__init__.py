@@ -22,7 +22,7 @@ from typing import Any
 
 from ...._guard import call_site
 from ...._model import Attempt
-from ...._run import Call, Run
+from ...._run import Call, Crossing, Run
 from ....errors import BoundaryError
 from ... import _http, _wait
 from .._needs import needs
@@ -137,9 +137,7 @@ class _Hop:
         if "Upgrade" in request.headers:
             self._upgrades(request)
             return await handler(request)
-        call = self._run.begin(
-            "http", f"{request.method} {request.url.path}", await _request_of(request), span_kind="client"
-        )
+        call = self._run.begin(Crossing("http", f"{request.method} {request.url.path}", await _request_of(request)))
         if call.recorded is not None:
             return await self._replayed(call, request)
         if self._undecoded:

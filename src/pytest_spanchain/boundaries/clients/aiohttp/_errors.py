@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ... import _http
+from .. import _raised
 
 _GIVEN_UP = {"type": "ClientConnectionError", "message": _http.GIVEN_UP}
 
@@ -45,8 +46,8 @@ def made_anew(lib: ModuleType, error: Mapping[str, Any] | None, request: Any) ->
             made = _connector_error(errors, found, message, request)
         elif issubclass(found, errors.ClientResponseError):
             made = _response_error(found, message, request)
-        elif issubclass(found, OSError) and (numbered := _http.numbered(message)):
-            made = found(*numbered)
+        elif issubclass(found, OSError) and (numbered := _raised.numbered(message)):
+            made = found(*numbered.args)
         elif found is not errors.ServerFingerprintMismatch:
             made = found(message)
     if not isinstance(made, Exception):
@@ -56,7 +57,8 @@ def made_anew(lib: ModuleType, error: Mapping[str, Any] | None, request: Any) ->
 
 
 def _connector_error(errors: ModuleType, found: Any, message: str, request: Any) -> Any:
-    number, text = _http.numbered(message) or (None, message)
+    numbered = _raised.numbered(message)
+    number, text = (numbered.number, numbered.words) if numbered else (None, message)
     said = _REFUSED.fullmatch(text)
     if said is None:
         return None

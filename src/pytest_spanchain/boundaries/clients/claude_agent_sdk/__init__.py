@@ -7,7 +7,6 @@ are met from outside. ``_talk`` says what of it is recorded.
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
@@ -15,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from ..._seam import acall, in_place_of, member, unrecognised, uses
+from .._variables import chosen
 from ._links import NAME, Link, link
 from ._pipes import Played, Process
 from ._talk import Talk
@@ -102,12 +102,12 @@ def _argv(transport: Any) -> list[str]:
 
 def _env(options: Any) -> dict[str, str]:
     """The variables that the author chose, not those that the environment holds anyway."""
-    chosen = {str(key): str(value) for key, value in options.env.items() if os.environ.get(key) != value}
+    found = chosen({str(name): str(value) for name, value in options.env.items()}, ())
     if getattr(options, "client_app", None) is not None:
-        chosen["CLAUDE_AGENT_SDK_CLIENT_APP"] = str(options.client_app)
+        found["CLAUDE_AGENT_SDK_CLIENT_APP"] = str(options.client_app)
     if getattr(options, "enable_file_checkpointing", False):
-        chosen["CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING"] = "true"
-    return chosen
+        found["CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING"] = "true"
+    return found
 
 
 def _install_query(module: Any) -> None:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from .... import _session
-from ...._run import Run, current_run
+from ...._run import Crossing, Run, current_run
 from ._talk import Talk, opened
 
 NAME = "claude"
@@ -28,11 +28,12 @@ class Link:
 
     def __init__(self, run: Run, argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> None:
         self._call = run.begin(
-            "process",
-            NAME,
-            {"argv": list(argv), "cwd": cwd, "env": dict(sorted(env.items())), "stdin": None},
-            attributes={"process.executable.name": argv[0]},
-            span_kind="client",
+            Crossing(
+                "process",
+                NAME,
+                {"argv": list(argv), "cwd": cwd, "env": dict(sorted(env.items())), "stdin": None},
+                attributes={"process.executable.name": argv[0]},
+            )
         )
         self._call.at_close = lambda: self._call.finish(opened())
         self.served = self._call.recorded is not None

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..mcp._talk import raised_again
+from .._raised import raised_again
 from ._links import unheard
 from ._talk import Talk
 from ._turns import BYTES, STDERR, TEXT, Turn

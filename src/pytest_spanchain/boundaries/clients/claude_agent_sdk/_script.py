@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ... import _wait
@@ -122,27 +119,8 @@ class Script:
 
     async def _change(self) -> bool:
         """Wait until something has changed; tells whether anything has, in due time."""
-        import anyio
 
-        event, late = anyio.Event(), False
-        trio: Any = sys.modules.get("trio")
-        in_trio = trio is not None and trio.lowlevel.in_trio_run()
-        soon = (
-            trio.lowlevel.current_trio_token().run_sync_soon
-            if in_trio
-            else asyncio.get_running_loop().call_soon_threadsafe
-        )
+        def hang(ring: Callable[[], object]) -> None:
+            self._conversation.ring = ring
 
-        def too_late() -> None:
-            nonlocal late
-            late = True
-            event.set()
-
-        def ring() -> None:
-            with suppress(RuntimeError):  # the loop has ended, and with it who waited
-                soon(too_late)
-
-        self._conversation.ring = event.set
-        with _wait.bounded(ring):
-            await event.wait()
-        return not late
+        return await _wait.rung(hang)

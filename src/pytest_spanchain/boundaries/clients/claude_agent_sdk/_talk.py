@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...._calls import Call
-from ...._run import OWNERSHIP, Run
+from ...._run import OWNERSHIP, Crossing, Run
 from ....errors import MissError
-from ..mcp._talk import otel_context
+from .._trace_context import otel_context
 from ._script import Script
 from ._turns import (
     ANSWERED,
@@ -37,7 +37,7 @@ from ._turns import (
     Entry,
     Turn,
 )
-from ._words import Said, prompt_attributes, sent_as
+from ._words import Said, frame_of, prompt_attributes, sent_as
 
 Frame = Mapping[str, Any]
 
@@ -152,13 +152,14 @@ class Talk:
         conversation, outer = self._conversation, otel_context()
         with OWNERSHIP.own(self.run):
             call = self.run.begin(
-                "agent",
-                said.name,
-                {"server": "claude", "method": said.method, "params": said.params},
-                attributes=prompt_attributes(self._model) if said.is_prompt else {},
-                span_kind="client",
-                # Who is there has to hear all of it, what is known as well.
-                runs=self.live and self.run.records,
+                Crossing(
+                    "agent",
+                    said.name,
+                    {"server": "claude", "method": said.method, "params": said.params},
+                    attributes=prompt_attributes(self._model) if said.is_prompt else {},
+                    # Who is there has to hear all of it, what is known as well.
+                    runs=self.live and self.run.records,
+                )
             )
         turn = Turn(self.run, call, outer, ordinal=len(conversation.controls))
         conversation.turns.append(turn)
@@ -291,19 +292,3 @@ class Talk:
 def opened() -> dict[str, Any]:
     """What is recorded of a connection that stands."""
     return {"exit": None, "stdout": None, "stderr": None, "turns": "", "end": "closed", "error": None}
-
-
-def frame_of(text: str) -> dict[str, Any] | None:
-    """A line as a frame; ``None`` for what is none, or could not be made again."""
-    if not text.lstrip().startswith("{"):
-        return None
-    try:
-        frame = json.loads(text, parse_constant=_refuse)
-        json.dumps(frame, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError):
-        return None
-    return frame if isinstance(frame, dict) and isinstance(frame.get("type"), str) else None
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(name)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ..mcp._talk import raised_again
+from .._raised import kind_of, raised_again
 from ._links import Link, link, unheard
 from ._talk import Talk
 from ._turns import BYTES, STDERR, TEXT
@@ -111,8 +110,8 @@ def met(base: type) -> type:
 
 def error_of(error: Any) -> Exception:
     """One of the SDK's errors as it was said, else as ``raised_again``."""
-    kind = getattr(sys.modules.get("claude_agent_sdk._errors"), error["type"], None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+    kind = kind_of(error["type"], "claude_agent_sdk._errors")
+    if kind is None:
         return raised_again(error)
     made = kind.__new__(kind)
     made.args = (error["message"],)

@@ -11,10 +11,10 @@ from typing import Any
 from ...._calls import Call
 from ...._capture import OpenSpan
 from ...._layout import ordered, unordered
-from ...._run import OWNERSHIP, Run
+from ...._run import OWNERSHIP, Crossing, Run
 from ...._strands import on_behalf
 from ....errors import MissError
-from ..mcp._talk import attached
+from .._trace_context import attached
 from ._words import asked_as, result_attributes
 
 RESULT = "result"
@@ -140,13 +140,8 @@ class Ask:
         self._strand = turn.strand if asked is not None else turn.strand.spawn(ends_unseen=True)
         if asked is not None:
             with self._place():
-                self._call = run.begin(
-                    "callback",
-                    asked.name,
-                    {"method": asked.method, "params": asked.params},
-                    span_kind="server",
-                    runs=True,
-                )
+                request = {"method": asked.method, "params": asked.params}
+                self._call = run.begin(Crossing("callback", asked.name, request, span_kind="server", runs=True))
             self._call.at_close = lambda: self.answered(
                 None, "RuntimeError", "it was not answered before the run ended"
             )

@@ -1,7 +1,8 @@
-"""How frames of the Claude Agent SDK are called in a trace, and what their spans say."""
+"""What is a frame of the Claude Agent SDK, how it is called in a trace, and what its span says."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,3 +87,19 @@ def result_attributes(result: Any) -> dict[str, Any]:
 
 def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in mapping.items() if name != key}
+
+
+def frame_of(text: str) -> dict[str, Any] | None:
+    """A line as a frame; ``None`` for what is none, or could not be made again."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        frame = json.loads(text, parse_constant=_refuse)
+        json.dumps(frame, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        return None
+    return frame if isinstance(frame, dict) and isinstance(frame.get("type"), str) else None
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .... import _body
+from .... import _body, _run
 from ...._guard import judge
 from ...._run import Call, Run
 from ....errors import MissError
@@ -64,13 +64,9 @@ class Crossing:
         Raises:
             MissError: replay has nothing to serve.
         """
+        method = self.method
         call = run.begin(
-            "http",
-            self.method.name,
-            self.request,
-            attributes=self.method.attributes,
-            span_kind="client",
-            whole=not self.method.streamed,
+            _run.Crossing("http", method.name, self.request, attributes=method.attributes, whole=not method.streamed)
         )
         if call.recorded is not None and call.recorded["status"] is None and call.recorded["end"] == "error":
             call.finish(call.recorded)

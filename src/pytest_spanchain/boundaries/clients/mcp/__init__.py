@@ -1,7 +1,7 @@
 """The Model Context Protocol's own SDK, 1.x and 2.x, whatever transport: stdio, streamable HTTP, SSE, in memory.
 
-``_links`` meets the transports, ``_dispatch`` (2.x) and ``_session`` (1.x) the sessions; ``_talk`` says
-what of it is recorded.
+``_transports`` meets what opens a transport, ``_dispatch`` (2.x) and ``_session`` (1.x) the sessions; ``_connection``,
+``_talk``, ``_asked`` and ``_callback`` say what of it is recorded.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from types import ModuleType
 from typing import Any
 
 from ..._seam import member
-from . import _links as links
-from . import _servers as servers
 from . import _session
+from . import _transports as transports
+from . import _ways as ways
+from ._connection import link
 from ._dispatch import Dispatched
+from ._server import known, server_of
 from ._talk import Talk
 
 
@@ -36,12 +38,12 @@ def _streams(opened: Any) -> tuple[Any, ...]:
 
 
 def _hollow(given: Any) -> Any:
-    return links.hollow_streams()
+    return transports.hollow_streams()
 
 
 @asynccontextmanager
 async def _hollow_with_id(given: Any) -> AsyncIterator[Any]:
-    async with links.hollow_streams() as (read, write):
+    async with transports.hollow_streams() as (read, write):
         yield read, write, lambda: None
 
 
@@ -51,8 +53,8 @@ async def _hollow_session(given: Any) -> AsyncIterator[Any]:
 
     wanted = inspect.signature(ClientSession.__init__).parameters
     options = {name: value for name, value in given.items() if name in wanted}
-    async with links.hollow_streams() as (read, write):
-        with links.known([write], servers.memory_server(_name_of(given["server"]))):
+    async with transports.hollow_streams() as (read, write):
+        with known([write], ways.memory_server(_name_of(given["server"]))):
             session = ClientSession(read, write, **options)
         async with session:
             await session.initialize()
@@ -60,11 +62,11 @@ async def _hollow_session(given: Any) -> AsyncIterator[Any]:
 
 
 def _install_session(module: ModuleType) -> None:
-    kind = member(module, "ClientSession", dist=links.DIST)
+    kind = member(module, "ClientSession", dist=transports.DIST)
     if "dispatcher" not in inspect.signature(kind.__init__).parameters:
         _install_session_1(module, kind)
         return
-    error = member(module, "MCPError", dist=links.DIST)
+    error = member(module, "MCPError", dist=transports.DIST)
     original = kind.__init__
 
     @functools.wraps(original)
@@ -76,7 +78,7 @@ def _install_session(module: ModuleType) -> None:
         inner = vars(self)["_dispatcher"]
         if not isinstance(inner, Dispatched):
             ends = (inner, getattr(inner, "_read_stream", None), getattr(inner, "_write_stream", None))
-            inner = vars(self)["_dispatcher"] = Dispatched(inner, Talk(links.server_of(*ends)), error)
+            inner = vars(self)["_dispatcher"] = Dispatched(inner, Talk(server_of(*ends)), error)
         return inner
 
     # A session that was made before the first run is met as well, when it sends.
@@ -93,81 +95,81 @@ def _install_session_1(module: ModuleType, kind: Any) -> None:
         "_received_notification",
         "_handle_incoming",
     ):
-        member(kind, name, dist=links.DIST)
+        member(kind, name, dist=transports.DIST)
     _session.install(
         kind,
-        error=member(exceptions, "McpError", dist=links.DIST),
-        responder=member(session, "RequestResponder", dist=links.DIST),
+        error=member(exceptions, "McpError", dist=transports.DIST),
+        responder=member(session, "RequestResponder", dist=transports.DIST),
     )
 
 
 def _install_stdio(module: ModuleType) -> None:
-    way = links.Way(servers.stdio_server, servers.stdio_params, _hollow, _streams, errlog="errlog")
-    links.meet(module, "stdio_client", way, takes=("server",))
+    way = ways.Way(ways.stdio_server, ways.stdio_params, _hollow, _streams, errlog="errlog")
+    transports.meet(module, "stdio_client", way, takes=("server",))
 
 
 def _install_sse(module: ModuleType) -> None:
-    way = links.Way(servers.url_server, servers.url_params("sse"), _hollow, _streams)
-    links.meet(module, "sse_client", way, takes=("url",))
+    way = ways.Way(ways.url_server, ways.url_params("sse"), _hollow, _streams)
+    transports.meet(module, "sse_client", way, takes=("url",))
 
 
 def _install_http(module: ModuleType) -> None:
-    links.note_session(module, "StreamableHTTPTransport")
+    transports.note_session(module, "StreamableHTTPTransport")
     first = hasattr(module, "GetSessionIdCallback")  # 1.x tells the id of the session beside the streams
-    way = links.Way(servers.url_server, servers.url_params("http"), _hollow_with_id if first else _hollow, _streams)
-    links.meet(module, "streamable_http_client", way, takes=("url",))
+    way = ways.Way(ways.url_server, ways.url_params("http"), _hollow_with_id if first else _hollow, _streams)
+    transports.meet(module, "streamable_http_client", way, takes=("url",))
 
 
 def _install_websocket(module: ModuleType) -> None:
-    way = links.Way(servers.url_server, servers.url_params("websocket"), _hollow, _streams)
-    links.meet(module, "websocket_client", way, takes=("url",))
+    way = ways.Way(ways.url_server, ways.url_params("websocket"), _hollow, _streams)
+    transports.meet(module, "websocket_client", way, takes=("url",))
 
 
 def _install_memory_1(module: ModuleType) -> None:
     if not hasattr(module, "create_connected_server_and_client_session"):
         return  # from 2.0 on, elsewhere
-    way = links.Way(
-        lambda given: servers.memory_server(_name_of(given["server"])),
-        lambda given, run: servers.memory_params(run),
+    way = ways.Way(
+        lambda given: ways.memory_server(_name_of(given["server"])),
+        lambda given, run: ways.memory_params(run),
         _hollow_session,
         lambda session: (),
     )
-    links.meet(module, "create_connected_server_and_client_session", way, takes=("server",))
+    transports.meet(module, "create_connected_server_and_client_session", way, takes=("server",))
 
 
 def _install_memory(module: ModuleType) -> None:
-    kind = member(module, "InMemoryTransport", dist=links.DIST)
-    way = links.Way(
-        lambda given: servers.memory_server(_name_of(given["self"]._server)),
-        lambda given, run: servers.memory_params(run),
+    kind = member(module, "InMemoryTransport", dist=transports.DIST)
+    way = ways.Way(
+        lambda given: ways.memory_server(_name_of(given["self"]._server)),
+        lambda given, run: ways.memory_params(run),
         _hollow,
         _streams,
     )
-    links.meet(kind, "_connect", way, takes=("self",))
+    transports.meet(kind, "_connect", way, takes=("self",))
 
 
 def _install_client(module: ModuleType) -> None:
     """A server in this process that is called without streams."""
-    original = member(module, "_connect_inproc", dist=links.DIST)
+    original = member(module, "_connect_inproc", dist=transports.DIST)
 
     @functools.wraps(original)
     def connect_inproc(server: Any) -> Any:
         connect = original(server)
 
         async def connected(exit_stack: Any, *args: Any) -> Any:
-            reached = servers.memory_server(_name_of(server))
-            link = links.link(reached, servers.memory_params)
-            if link is None:
+            reached = ways.memory_server(_name_of(server))
+            connection = link(reached, ways.memory_params)
+            if connection is None:
                 dispatcher = await connect(exit_stack, *args)
-            elif link.served:
-                link.serve()  # without a transport, nothing of it can break
-                streams = await exit_stack.enter_async_context(links.hollow_streams())
+            elif connection.served:
+                connection.serve()  # without a transport, nothing of it can break
+                streams = await exit_stack.enter_async_context(transports.hollow_streams())
                 dispatcher = module.JSONRPCDispatcher(*streams)
             else:
-                with link.within():
+                with connection.within():
                     dispatcher = await connect(exit_stack, *args)
-                link.opened()
-            exit_stack.enter_context(links.known([dispatcher], reached))
+                connection.opened()
+            exit_stack.enter_context(known([dispatcher], reached))
             return dispatcher
 
         return connected
@@ -178,21 +180,21 @@ def _install_client(module: ModuleType) -> None:
 def _install_fastmcp(module: ModuleType) -> None:
     """A server in this process, which FastMCP's client starts by itself."""
     kind = member(module, "FastMCPTransport", dist="fastmcp")
-    way = links.Way(
-        lambda given: servers.memory_server(_name_of(given["self"].server)),
-        lambda given, run: servers.memory_params(run),
+    way = ways.Way(
+        lambda given: ways.memory_server(_name_of(given["self"].server)),
+        lambda given, run: ways.memory_params(run),
         _hollow_fastmcp,
         lambda session: (),
     )
-    links.meet(kind, "connect_session", way, takes=("self", "session_kwargs"), dist="fastmcp")
+    transports.meet(kind, "connect_session", way, takes=("self", "session_kwargs"), dist="fastmcp")
 
 
 @asynccontextmanager
 async def _hollow_fastmcp(given: Any) -> AsyncIterator[Any]:
     options = given.get("transport_options")
     kind = getattr(options, "session_class", None) or sys.modules["mcp"].ClientSession
-    async with links.hollow_streams() as (read, write):
-        with links.known([write], servers.memory_server(_name_of(given["self"].server))):
+    async with transports.hollow_streams() as (read, write):
+        with known([write], ways.memory_server(_name_of(given["self"].server))):
             session = kind(read_stream=read, write_stream=write, **given["session_kwargs"])
         async with session:
             yield session

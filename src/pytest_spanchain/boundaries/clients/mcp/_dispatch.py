@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from ._errors import raised_again
-from ._talk import PROGRESS, Asked, Callback, HandOver, Message, Talk, logged
+from ._asked import PROGRESS, Asked, HandOver, Message, logged, told_of_progress
+from ._callback import Callback
+from ._talk import Talk
 
 Params = Mapping[str, Any] | None
 
@@ -77,9 +78,13 @@ class Dispatched:
         asked = self._talk.ask(method, params)
         if asked is None:
             return await self._inner.send_raw_request(method, params, opts, **kwargs)
-        if asked.recorded is None:
-            return await self._live(asked, method, params, opts, kwargs)
-        return await self._served(asked, opts or {})
+        if asked.recorded is not None:
+            return await asked.served_result(self._hand_over(opts or {}), self._group, self._error)
+        if opts and opts.get("on_progress") is not None:
+            opts = {**opts, "on_progress": asked.hearing_progress(opts["on_progress"])}
+        return await asked.live(
+            lambda: self._inner.send_raw_request(method, params, opts, **kwargs), refusal=self._error
+        )
 
     async def notify(self, method: str, params: Params, opts: Any = None, **kwargs: Any) -> None:
         """A notification of the client's."""
@@ -94,41 +99,6 @@ class Dispatched:
         else:
             await asked.serve(self._hand_over({}), self._group)
 
-    async def _live(self, asked: Asked, method: str, params: Params, opts: Any, kwargs: Mapping[str, Any]) -> Any:
-        on_progress = (opts or {}).get("on_progress")
-        if on_progress is not None:
-
-            async def hear_progress(progress: float, total: float | None, message: str | None) -> None:
-                told = {"progress": progress, "total": total, "message": message}
-                asked.arrived(PROGRESS, {key: value for key, value in told.items() if value is not None})
-                await on_progress(progress, total, message)
-
-            opts = {**opts, "on_progress": hear_progress}
-        try:
-            with asked.within():
-                result = await self._inner.send_raw_request(method, params, opts, **kwargs)
-        except self._error as error:
-            asked.refused(error.error.code, error.error.message, error.error.data)
-            raise
-        except Exception as error:
-            asked.raised(error)
-            raise
-        except BaseException:
-            asked.stopped()
-            raise
-        asked.answered(result)
-        return result
-
-    async def _served(self, asked: Asked, opts: Mapping[str, Any]) -> Any:
-        __tracebackhide__ = True
-        recorded = await asked.serve(self._hand_over(opts), self._group)
-        error = recorded["error"]
-        if error is None:
-            return recorded["result"]
-        if "code" in error:
-            raise self._error(error["code"], error["message"], error["data"])
-        raise raised_again(error)
-
     def _hand_over(self, opts: Mapping[str, Any]) -> HandOver:
         on_progress = opts.get("on_progress")
 
@@ -140,9 +110,7 @@ class Dispatched:
                 await self._ask_back(asked, context, message)
                 return
             if method == PROGRESS and on_progress is not None:
-                with logged(method):
-                    await on_progress(params["progress"], params.get("total"), params.get("message"))
-                params = {**params, "progressToken": 0}
+                params = await told_of_progress(on_progress, params)
             if self._intercept is not None and self._intercept(method, params):
                 return
             if self._on_notify is not None:

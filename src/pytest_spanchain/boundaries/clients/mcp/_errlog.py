@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .._descriptors import written
+
 KEPT = 65_536
 """How many bytes are recorded, counted from the start."""
 
@@ -62,7 +64,7 @@ class Errlog:
             while chunk := os.read(self._source, _READ):
                 self._kept += chunk[: max(0, KEPT - len(self._kept))]
                 self._count += len(chunk)
-                if self._place is not None and not _written(self._place, chunk):
+                if self._place is not None and not written(self._place, chunk):
                     os.close(self._place)
                     self._place = None
         finally:
@@ -85,12 +87,12 @@ def play(heard: Mapping[str, Any], errlog: Any) -> None:
         return
     data = heard["text"].encode("utf-8", "surrogatepass")
 
-    def written() -> None:
-        _written(place, data)
+    def write() -> None:
+        written(place, data)
         os.close(place)
 
     # The place may be a pipe that nobody reads before the connection stands.
-    thread = threading.Thread(target=written, name="spanchain-mcp-stderr", daemon=True)
+    thread = threading.Thread(target=write, name="spanchain-mcp-stderr", daemon=True)
     thread.start()
     thread.join(_PATIENCE)
 
@@ -106,13 +108,3 @@ def _opened(errlog: Any) -> Callable[[], int | None] | None:
     except (AttributeError, OSError, ValueError):  # the library says so itself
         return None
     return None if number < 0 else lambda: os.dup(number)
-
-
-def _written(place: int, data: bytes) -> bool:
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(place, view) :]
-    except OSError:  # nobody reads it any more; the child goes on all the same
-        return False
-    return True

@@ -10,9 +10,10 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from ._errors import raised_again
-from ._links import server_of
-from ._talk import PROGRESS, Asked, Callback, HandOver, Message, Server, Talk, logged
+from ._asked import PROGRESS, Asked, HandOver, Message, logged, told_of_progress
+from ._callback import Callback
+from ._server import Server, server_of
+from ._talk import Talk
 
 _TALK = "_spanchain_talk"
 
@@ -56,28 +57,13 @@ def _send_request(original: Callable[..., Awaitable[Any]], error_type: Any, resp
         if asked is None:
             return await original(self, request, result_type, *rest, progress_callback)
         if asked.recorded is not None:
-            recorded = await asked.serve(_hand_over(self, responder, progress_callback), self._task_group)
-            error = recorded["error"]
-            if error is None:
-                return result_type.model_validate(recorded["result"])
-            if "code" in error:
-                raise _refusal(error_type, error)
-            raise raised_again(error)
-        try:
-            with asked.within():
-                told = _hear_progress(asked, progress_callback)
-                result = await original(self, request, result_type, *rest, told)
-        except error_type as refused:
-            asked.refused(refused.error.code, refused.error.message, refused.error.data)
-            raise
-        except Exception as raised:
-            asked.raised(raised)
-            raise
-        except BaseException:
-            asked.stopped()
-            raise
-        asked.answered(_plain(result))
-        return result
+            hand_over = _hand_over(self, responder, progress_callback)
+            result = await asked.served_result(hand_over, self._task_group, functools.partial(_refusal, error_type))
+            return result_type.model_validate(result)
+        told = asked.hearing_progress(progress_callback)
+        return await asked.live(
+            lambda: original(self, request, result_type, *rest, told), refusal=error_type, plain=_plain
+        )
 
     return send_request
 
@@ -136,18 +122,6 @@ def _received_notification(original: Callable[..., Awaitable[None]]) -> Callable
     return received_notification
 
 
-def _hear_progress(asked: Asked, on_progress: Any) -> Any:
-    if on_progress is None:
-        return None
-
-    async def hear(progress: float, total: float | None, message: str | None) -> None:
-        told = {"progress": progress, "total": total, "message": message}
-        asked.arrived(PROGRESS, {key: value for key, value in told.items() if value is not None})
-        await on_progress(progress, total, message)
-
-    return hear
-
-
 def _hand_over(session: Any, responder: Any, on_progress: Any) -> HandOver:
     async def hand_over(asked: Asked, message: Message) -> None:
         method, params = message["method"], message["params"]
@@ -169,9 +143,7 @@ def _hand_over(session: Any, responder: Any, on_progress: Any) -> HandOver:
                     await session._handle_incoming(asks)
             return
         if method == PROGRESS and on_progress is not None:
-            with logged(method):
-                await on_progress(params["progress"], params.get("total"), params.get("message"))
-            said = {**said, "params": {**params, "progressToken": 0}}
+            said = {**said, "params": await told_of_progress(on_progress, params)}
         notification = session._receive_notification_type.model_validate(said)
         object.__setattr__(notification, _TALK, True)
         with logged(method):
@@ -196,10 +168,10 @@ def _answer(callback: Callback, response: Any) -> None:
         callback.refused(code, response.message, response.data)
 
 
-def _refusal(error_type: Any, error: Mapping[str, Any]) -> Exception:
+def _refusal(error_type: Any, code: int, message: str, data: Any) -> Exception:
     from mcp.types import ErrorData
 
-    made: Exception = error_type(ErrorData(code=error["code"], message=error["message"], data=error["data"]))
+    made: Exception = error_type(ErrorData(code=code, message=message, data=data))
     return made
 
 

@@ -7,26 +7,23 @@ played to the same pipes. Only commands that the setting ``commands`` names are 
 
 from __future__ import annotations
 
-import ast
-import builtins
 import functools
 import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from ...._run import OWNERSHIP, Call, Run, current_run
+from ...._run import OWNERSHIP, Call, Crossing, Run, current_run
 from ....errors import BoundaryError
+from .. import _raised, _variables
 from . import _command as commands
-from . import _notes, _pids
+from . import _input, _notes, _pids
+from ._input import CHILD as _CHILD
 
-_CHILD = "_spanchain_child"
 _NEEDED = ("args", "executable", "pass_fds", "cwd", "env", "shell")
 _HANDLES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-_OS_ERROR = re.compile(r"\[Errno (\d+)\] .*?(?:: ('.*'|\".*\"|b'.*'))?", re.DOTALL)
 
 
 def install(lib: ModuleType) -> None:
@@ -41,6 +38,7 @@ def install(lib: ModuleType) -> None:
     try:
         popen = lib.Popen
         start, poll, wait = popen._execute_child, popen._internal_poll, popen._wait
+        communicate = _input.communicate(popen.communicate)
         signature = inspect.signature(start)
     except AttributeError as error:
         raise BoundaryError(f"subprocess is not recognised, its processes would not be recorded: {error}") from None
@@ -77,7 +75,7 @@ def install(lib: ModuleType) -> None:
             return poll(self, *args, **kwargs)
         if self.pid >= _pids.FIRST:
             child.hurry()
-            self.returncode = child.poll()
+            self.returncode = child.wait(0)
         else:
             poll(self, *args, **kwargs)
         if self.returncode is not None:
@@ -101,6 +99,7 @@ def install(lib: ModuleType) -> None:
         return self.returncode
 
     popen._execute_child, popen._internal_poll, popen._wait = execute_child, internal_poll, wait_for
+    popen.communicate = communicate
     _pids.install()
     _notes.install()
 
@@ -131,7 +130,7 @@ class _Start:
         self._bound = bound
         self._start = start
         self._given: dict[str, Any] = bound.arguments
-        self._env = commands.chosen(self._given["env"], run.settings.command_env)
+        self._env = _variables.chosen(self._given["env"], run.settings.command_env)
         from . import _pipes as pipes
 
         self._lib = pipes
@@ -154,12 +153,13 @@ class _Start:
             self._run.note_error(text)
             raise BoundaryError(text)
         call = self._run.begin(
-            "process",
-            self._command.name,
-            self._command.request(self._env, b""),
-            attributes={"process.executable.name": self._command.name},
-            span_kind="client",
-            whole=self._source is None,
+            Crossing(
+                "process",
+                self._command.name,
+                self._command.request(self._env, b""),
+                attributes={"process.executable.name": self._command.name},
+                whole=self._source is None,
+            )
         )
         assert call.span.exchange is not None
         shown = call.span.graft[1].exchange if call.span.graft is not None else call.span.exchange
@@ -178,7 +178,7 @@ class _Start:
         theirs = {}
         try:
             if self._source is not None:
-                theirs["p2cread"] = child.takes_input(self._source)
+                theirs["p2cread"] = child.takes_input(self._source, is_own=self._given["p2cwrite"] != -1)
             for handle, (name, sink) in self._sinks.items():
                 theirs[handle] = child.gives(name, sink)
             if "c2pwrite" in theirs and self._is_one_way:
@@ -242,22 +242,18 @@ class _Start:
 
     def _error_of(self, call: Call, error: Mapping[str, Any]) -> Exception:
         """The exception of a child that could not be started, as the live one says it."""
-        kind = getattr(builtins, error["type"], None)
-        if error["type"] == "SubprocessError":
-            kind = sys.modules["subprocess"].SubprocessError
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            kind = RuntimeError
-        known = _OS_ERROR.fullmatch(error["message"]) if issubclass(kind, OSError) else None
-        if known is None:
+        kind = _raised.kind_of(error["type"], "builtins", "subprocess") or RuntimeError
+        said = _raised.numbered(error["message"]) if issubclass(kind, OSError) else None
+        if said is None:
             return kind(error["message"])
-        number = int(known[1])
-        if known[2] is None:
-            return kind(number, os.strerror(number))
+        words = os.strerror(said.number)
+        if said.filename is None:
+            return kind(said.number, words)
         assert call.span.graft is not None
         golden = call.span.graft[1].exchange
         assert golden is not None
-        of_directory = ast.literal_eval(known[2]) == golden.request["cwd"]
-        return kind(number, os.strerror(number), self._given["cwd"] if of_directory else self._command.program)
+        of_directory = said.filename == golden.request["cwd"]
+        return kind(said.number, words, self._given["cwd"] if of_directory else self._command.program)
 
 
 def _close_theirs(handles: Mapping[str, Any], devnull: int | None) -> None:

@@ -18,13 +18,12 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from .... import _body
+from .._variables import text_of
 
 INTERPRETER = "python"
 """How the interpreter that runs the agent is written, wherever it lies."""
 
 _BIN = frozenset({"bin", "sbin", "Scripts"})
-_NOT_CHOSEN = ("TRACEPARENT", "TRACESTATE", "BAGGAGE", "PYTEST_", "SPANCHAIN_", "COV_", "COVERAGE_")
-_LONG = 4
 
 
 @dataclass(frozen=True)
@@ -83,38 +82,6 @@ def matches(spellings: Iterable[str], patterns: Iterable[str]) -> bool:
         for text in spellings
         for glob in patterns
     )
-
-
-def chosen(env: Mapping[Any, Any] | None, names: Iterable[str]) -> dict[str, str]:
-    """The variables that were chosen for a child: what it is given beside our own, and what was asked for by name.
-
-    Args:
-        env: as given to ``Popen``.
-        names: globs of the setting ``command_env``.
-    """
-    globs = tuple(names)
-    found = {}
-    for key, value in (os.environ if env is None else env).items():
-        name, text = text_of(key), text_of(value)
-        own = os.environ.get(name)
-        if name.upper().startswith(_NOT_CHOSEN):
-            continue
-        if (env is not None and own != text) or any(fnmatchcase(name, glob) for glob in globs):
-            # What is put before a search path is the agent's, the rest of the path is the machine's.
-            is_longer = own is not None and len(own) >= _LONG and own != text and own in text
-            found[name] = text.replace(own, f"${name}") if is_longer and own is not None else text
-    return dict(sorted(found.items()))
-
-
-def text_of(given: Any) -> str:
-    """Text that a cassette can hold.
-
-    Raises:
-        TypeError: it is neither text, nor bytes, nor a path.
-    """
-    text = os.fspath(given)
-    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-    return data.decode("utf-8", "backslashreplace")
 
 
 def _program(word: str) -> str:

@@ -130,7 +130,7 @@ class Joined:
         tree = _joined(reports)
         if len(tree) > 1:
             with suppress(RecordingError):  # what redaction left of it fails the run already
-                self._call.span.graft = (self._run.shown_tree(tree), tree.spans[0])
+                self._call.span.graft = (self._run.screen.told(tree), tree.spans[0])
 
     def close(self) -> None:
         """Nothing will be told."""

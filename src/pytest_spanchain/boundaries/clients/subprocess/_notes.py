@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...._run import OWNERSHIP, Run
+from .._variables import GATEWAY
 from . import _command as commands
 
 _WAYS = {
@@ -28,8 +29,6 @@ _FORKERS = {("os", "_spawnvef"): "args", ("pty", "spawn"): "argv", ("ptyprocess.
 _STANDARD = tuple(path for key, path in sysconfig.get_paths().items() if key in ("stdlib", "platstdlib"))
 _LIBRARIES = tuple(path for key, path in sysconfig.get_paths().items() if key in ("purelib", "platlib"))
 _LAYERS = ("anyio", "trio", "pexpect", "ptyprocess", "pytest_spanchain")
-GATEWAY = "SPANCHAIN_GATEWAY"
-"""Names the gateway in the environment of its children."""
 _LONGEST = 80
 _hooked = False
 
@@ -52,7 +51,7 @@ def started(command: commands.Command, *, env: Mapping[Any, Any] | None = None) 
     run = OWNERSHIP.peek()
     if env is not None and GATEWAY in env:
         return
-    if run is None or not run.records or run.capture.enclosing() is not None:
+    if run is None or run.capture.enclosing() is not None:
         return
     site = _starter()
     if site is None:
@@ -124,9 +123,9 @@ def _cut(run: Run, command: commands.Command) -> str:
     """A command line that is short enough to be shown, cut where nothing is left to be redacted."""
     given = command.spellings[0]
     if given in command.argv[2:3]:  # a shell's, which need not be words
-        text = " ".join(run.shown_arguments(given.split()))
+        text = " ".join(run.redactor.arguments(given.split()))
     else:
-        text = shlex.join(run.shown_arguments(shlex.split(given)))
+        text = shlex.join(run.redactor.arguments(shlex.split(given)))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

@@ -12,9 +12,12 @@ import os
 import select
 import stat
 import termios
+import threading
 from collections import deque
+from dataclasses import dataclass, field
 
 from .... import _body
+from .._descriptors import writable
 from ._turns import Needs
 
 SIZE = 65536
@@ -52,7 +55,7 @@ def is_pipe(number: int) -> bool:
 
 def has_room(number: int) -> bool:
     """Whether something can be written without waiting."""
-    return bool(_writable(number).poll(0))
+    return bool(writable(number).poll(0))
 
 
 def unread(number: int) -> int:
@@ -62,28 +65,40 @@ def unread(number: int) -> int:
     return int(found[0])
 
 
-def written(number: int, data: bytes) -> bool:
-    """Write all of it. Whether there was somebody to read it."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(number, view) :]
-        except BlockingIOError:  # the agent made it so
-            _writable(number).poll()
-        except OSError:
-            return False
-    return True
+def left_in(number: int) -> bytes:
+    """What is in a pipe or socket, without waiting for more; of a file nothing."""
+    size = 0 if stat.S_ISREG(os.fstat(number).st_mode) else unread(number)
+    return os.read(number, size) if size else b""
 
 
-def _writable(number: int) -> select.poll:
-    watch = select.poll()  # not select, which knows the first 1024 descriptors only
-    watch.register(number, select.POLLOUT)
-    return watch
+def is_broken(number: int) -> bool:
+    """Whether nobody will read what is written there."""
+    watch = select.poll()
+    watch.register(number, 0)
+    return bool(watch.poll(0))
 
 
 def body_of(chunks: list[bytes]) -> dict[str, object] | None:
     """The plain form of what came out of a child, chunk by chunk."""
     return _body.body_of(chunks, content_type="" if len(chunks) < 2 else _body.STREAMED_TYPES[1])
+
+
+@dataclass(eq=False)
+class Inlet:
+    """One way out of a recorded child.
+
+    Args:
+        source: our end of the child's pipe.
+        sink: where it would have written without us.
+    """
+
+    name: str
+    source: int
+    sink: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    chunks: list[bytes] = field(default_factory=list)
+    writing: bool = False
+    over: bool = False
 
 
 class Outlet:

@@ -14,20 +14,18 @@ import select
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping
+from typing import Any
 
-from .... import _body
 from ...._run import Call, Run
 from ... import _wait
+from . import _exits
 from . import _pids as pids
 from . import _turns as turns
 from ._command import Command
-from ._pipes import SIZE, STDERR, STDOUT, Outlet
-from ._recording import ended
-
-IDLE_SECONDS = 1.0
-"""After how long input that was changed, and is shorter than the recorded one, counts as all there."""
+from ._heard import Heard
+from ._pipes import SIZE, Outlet, left_in, unread
+from ._script import Script
 
 _TICK = 1
 _DEADLY = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT)
@@ -61,23 +59,16 @@ class Playback:
         self._run, self._call, self._command, self._env = run, call, command, env
         self._recorded = call.recorded
         self._played = turns.read(str(self._recorded.get("turns", "")))
-        self._lock = threading.RLock()
+        self._lock, self._hearing = threading.RLock(), threading.Lock()
         self._wake = os.pipe()
         self._source = source
-        self._input = bytearray()
-        self._lines = 0
-        self._closed = source is None
-        self._credit = (0, 0)
-        self._fresh = False
-        self._now = self._heard_at = self._moved_at = 0.0
-        self._signals: list[int] = []
+        self._heard = Heard(self._played, closed=source is None)
+        self._now = self._moved_at = 0.0
         self._killed: int | None = None
-        self._exited = threading.Event()
-        self._exit: int | None = None
+        self._exit = _exits.Exit()
         self._reaped = self._over = self._stopped = False
-        self._exit_files: list[int] = []
-        self._outputs = {name: Outlet(sinks.get(name)) for name in (STDOUT, STDERR)}
-        self._rest = self._arranged()
+        self._is_left = self._is_told = False
+        self._script = Script(self._recorded, self._played, sinks)
         call.at_close = self._left
         pids.know(self.pid, self)
         # Now, and not in the thread: a child that has nothing to wait for is over as soon as it can be.
@@ -86,49 +77,47 @@ class Playback:
     def signalled(self, number: int) -> None:
         """The agent sends a signal."""
         with self._lock:
-            if self._exited.is_set():
+            if self._exit.came:
                 return
-            place = len(self._signals)
+            place = len(self._heard.signals)
             expected = self._played.all.signals
-            self._signals.append(number)
+            self._heard.signals.append(number)
             if place < len(expected) and (number == expected[place] or number != signal.SIGKILL):
                 pass  # what it did then is played
             elif number in _DEADLY and not self._ends_by_itself():
                 self._killed = number
         self._poke()
 
+    def means(self, data: bytes) -> None:
+        """The agent is about to write something; perhaps to a child that is over, of which it has yet to hear."""
+        with self._hearing, self._lock:
+            self._heard.input.means(data, on_its_way=0 if self._source is None else unread(self._source))
+            if self._is_told:
+                self._run.tried(lambda: self._call.asked(self._request()))
+
     def wait(self, timeout: float | None) -> int | None:
         """The exit code; ``None`` if it still runs then."""
-        if timeout is None and self._recorded.get("exit") is None and not self._exited.wait(_wait.HOLD_SECONDS):
+        if timeout is None and self._recorded.get("exit") is None and not self._exit.wait(_wait.HOLD_SECONDS):
             self._give_up(f"its exit, which did not come when it was recorded; waited {_wait.HOLD_SECONDS:g} s")
-        return self._exit if self._exited.wait(timeout) else None
+        return self._exit.code if self._exit.wait(timeout) else None
 
     def hurry(self) -> None:
         """Somebody waits for the exit, and reads nothing meanwhile."""
-        for output in self._outputs.values():
+        for output in self._script.outputs.values():
             output.hurried = True
-
-    def poll(self) -> int | None:
-        """The exit code, if it is over."""
-        return self.wait(0)
 
     def reaped(self, code: int) -> None:
         """The agent is about to learn the exit code."""
         pids.forget(self.pid)
         with self._lock:
             self._reaped = True
-            if any(output.queue and output.is_open for output in self._outputs.values()):
+            if any(output.queue and output.is_open for output in self._script.outputs.values()):
                 return  # whoever reads the rest comes to its end
         self._finish()
 
     def exit_file(self) -> int:
         """A file descriptor, the caller's to close, that is readable after the exit."""
-        theirs, ours = os.pipe()
-        with self._lock:
-            self._exit_files.append(ours)
-            if self._exited.is_set():
-                self._tell()
-        return theirs
+        return self._exit.file()
 
     # --- the thread
 
@@ -151,9 +140,9 @@ class Playback:
                 if self._killed is not None:
                     self._die(-self._killed)
                     return None
-                found = [(output.queue[0][0], output) for output in self._outputs.values() if output.queue]
-                step = self._rest[0] if self._rest else None
-                due = sorted((place, id(one), one) for place, one in found if self._is_due(one.queue[0][2]))
+                found = [(output.queue[0][0], output) for output in self._script.outputs.values() if output.queue]
+                step = self._script.rest[0] if self._script.rest else None
+                due = sorted((place, id(one), one) for place, one in found if self._heard.has(one.queue[0][2]))
             blocked = late = False
             for _, _, output in due:
                 state = output.state(self._now)
@@ -168,32 +157,27 @@ class Playback:
                 with self._lock:
                     waits = min((place for place, one in found), default=None)
                     is_next = blocked or waits is None or (step is not None and step[0] < waits)
-                    if step is not None and is_next and not late and self._is_due(step[1]):
+                    if step is not None and is_next and not late and self._heard.has(step[1]):
                         self._do(step[2])
                         continue
                     if step is None and not found:
                         # One that was left running goes on until it is killed, or the run ends.
-                        return None if self._exited.is_set() else _wait.HOLD_SECONDS
+                        return None if self._exit.came else _wait.HOLD_SECONDS
                 return _TICK / 1000 if late else _TICK * 5 / 1000 if blocked else self._patience()
 
     def _patience(self) -> float:
         """How long to wait for the agent, of whom something is missing."""
         with self._lock:
-            now = self._now
-            since = now - self._heard_at
             needs = self._missing()
             if needs is None:
                 return _wait.HOLD_SECONDS
-            if self._fresh and since < IDLE_SECONDS:
-                return IDLE_SECONDS - since
-            if self._fresh:
-                # It has said something, and means it to be all: give it the answer to what it should have said.
-                self._fresh = False
-                self._credit = (needs.size - len(self._input), (needs.lines or 0) - self._lines)
-                return 0
-            if now - self._moved_at < _wait.HOLD_SECONDS:
-                return self._moved_at - now + _wait.HOLD_SECONDS
-        self._give_up(self._lack(needs))
+            rest = self._heard.rests(needs, now=self._now)
+            if rest is not None:
+                return rest
+            if self._now - self._moved_at < _wait.HOLD_SECONDS:
+                return self._moved_at - self._now + _wait.HOLD_SECONDS
+            lacks = self._heard.lacks(needs)
+        self._give_up(lacks)
         return 0
 
     def _give_up(self, waited_for: str) -> None:
@@ -202,18 +186,7 @@ class Playback:
         self._poke()
 
     def _missing(self) -> turns.Needs | None:
-        waiting = [output.queue[0][2] for output in self._outputs.values() if output.queue]
-        waiting += [self._rest[0][1]] if self._rest else []
-        return next((needs for needs in waiting if not self._is_due(needs)), None)
-
-    def _lack(self, needs: turns.Needs) -> str:
-        if len(self._signals) < len(needs.signals):
-            what = f"signal {needs.signals[len(self._signals)]}"
-        elif needs.closed and not self._closed and len(self._input) >= needs.size:
-            what = "the end of its input"
-        else:
-            what = f"{needs.size} bytes of input, and has got {len(self._input)}"
-        return f"{what}, after which it went on when it was recorded; waited {_wait.HOLD_SECONDS:g} s"
+        return next((needs for needs in self._script.waits_for() if not self._heard.has(needs)), None)
 
     def _listen(self, pause: float) -> None:
         watch = select.poll()
@@ -231,19 +204,18 @@ class Playback:
 
     def _hear(self) -> None:
         assert self._source is not None
-        data = os.read(self._source, SIZE)
-        with self._lock:
-            self._heard_at = self._moved_at = self._now
-            self._fresh = True
-            if not data:
-                self._closed = True
-                os.close(self._source)
-                self._source = None
-                return
-            room = self._played.all.size - len(self._input) if self._played.cut else len(data)
-            # How much more goes to a child that has stopped reading is chance.
-            self._input += data[: max(0, room)]
-            self._lines += data.count(b"\n")
+        with self._hearing:
+            data = os.read(self._source, SIZE)
+            with self._lock:
+                self._heard.take(data, now=self._now)
+                self._moved_at = self._now
+                if not data:
+                    self._deafen()
+
+    def _deafen(self) -> None:
+        if self._source is not None:
+            os.close(self._source)
+            self._source, self._heard.closed = None, True
 
     def _put(self, output: Outlet) -> None:
         if output.queue[0][1] is not None:
@@ -252,86 +224,46 @@ class Playback:
             return
         with self._lock:
             output.queue.clear()
-            last = self._reaped and not any(one.queue for one in self._outputs.values())
+            last = self._reaped and not self._script.has_output
         if last:
             self._finish()
         output.shut()
 
     def _do(self, word: str) -> None:
-        self._rest.popleft()
-        if word == "c" and self._source is not None:
-            os.close(self._source)
-            self._source, self._closed = None, True
+        self._script.rest.popleft()
+        if word in ("s", "c") and self._source is not None:
+            rest = left_in(self._source) if word == "s" else b""
+            if rest:
+                self._heard.take(rest, now=self._now)
+            self._deafen()
         elif word == "x":
             self._leave(self._recorded.get("exit"))
 
     def _die(self, code: int) -> None:
-        for output in self._outputs.values():
-            output.queue.clear()
-            output.shut()
-        self._rest.clear()
+        self._script.drop()
         self._leave(code)
 
     def _leave(self, code: int | None) -> None:
-        self._exit = code
-        if self._source is not None:
-            os.close(self._source)
-            self._source = None
-        self._exited.set()
-        self._tell()
-
-    def _tell(self) -> None:
-        while self._exit_files:
-            number = self._exit_files.pop()
-            os.write(number, b"x")
-            os.close(number)
+        self._deafen()
+        self._exit.come(code)
 
     def _close(self) -> None:
         with self._lock:
             self._stopped = True
-            for output in self._outputs.values():
-                output.shut()
-            if not self._exited.is_set():
+            self._script.shut()
+            if not self._exit.came:
                 self._leave(-signal.SIGKILL)
-            if self._source is not None:
-                os.close(self._source)
-                self._source = None
+            self._deafen()
             for number in self._wake:
                 os.close(number)
             self._wake = (-1, -1)
-
-    # --- both sides
-
-    def _is_due(self, needs: turns.Needs) -> bool:
-        if len(self._signals) < len(needs.signals):
-            return False
-        if self._closed:
-            return True
-        if needs.closed:
-            return False
-        size, lines = self._credit
-        if needs.lines is not None:
-            return self._lines + lines >= needs.lines
-        return len(self._input) + size >= needs.size
 
     def _ends_by_itself(self) -> bool:
         """Whether a child that was not killed then has all that it waited for."""
         return any(step.word == "x" for step in self._played.steps) and self._missing() is None
 
-    def _arranged(self) -> deque[tuple[int, turns.Needs, str]]:
-        """Put chunks and ends where they go out; gives the rest of the steps."""
-        chunks = {name: deque(_body.chunks_of(self._recorded[name])) for name in self._outputs}
-        rest: deque[tuple[int, turns.Needs, str]] = deque()
-        for place, step in enumerate(self._played.steps):
-            name = turns.OUTPUTS.get(step.word)
-            if name is not None:
-                if chunks[name]:
-                    self._outputs[name].queue.append((place, chunks[name].popleft(), step.needs))
-            elif step.word in turns.ENDS:
-                self._outputs[turns.ENDS[step.word]].queue.append((place, None, step.needs))
-            else:
-                rest.append((place, step.needs, step.word))
-        return rest
+    def _request(self) -> dict[str, Any]:
+        return self._command.request(self._env, self._heard.all())
 
     def _poke(self) -> None:
         with self._lock:
@@ -340,6 +272,7 @@ class Playback:
 
     def _left(self) -> None:
         """The run ends, and the agent has not waited for it."""
+        self._is_left = True
         self._finish()
         with self._lock:
             self._stopped = True
@@ -352,13 +285,14 @@ class Playback:
             self._over = True
             # When a child is noticed that nobody waits for is chance: at the end all count that could be over by then.
             by_itself = self._killed is None and self._ends_by_itself()
-            code = self._exit if self._reaped else self._recorded.get("exit") if by_itself else None
-            request = self._command.request(self._env, bytes(self._input))
+            code = self._exit.code if self._reaped else self._recorded.get("exit") if by_itself else None
 
         def finish() -> None:
-            self._call.asked(request)
-            ended(self._call, code)
+            self._call.asked(self._request())
+            _exits.tell(self._call, code)
             same = code == self._recorded.get("exit")
             self._call.finish(self._recorded if same else {**self._recorded, "exit": code, "end": "closed"})
 
-        self._run.tried(finish)
+        with self._lock:
+            self._run.tried(finish)
+            self._is_told = not self._is_left

@@ -12,38 +12,25 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from ...._run import Call, Run
 from ... import _wait
+from .._descriptors import written
+from . import _exits
 from . import _pids as pids
 from ._command import Command
-from ._pipes import SIZE, STDERR, STDOUT, body_of, has_room, is_pipe, unread, written
+from ._input import Input
+from ._pipes import SIZE, STDERR, STDOUT, Inlet, body_of, has_room, is_broken, is_pipe, left_in, unread
 from ._turns import Turns
 
 _SETTLE_SECONDS = 5.0
 _TICK = 0.0005
 _QUIET_TICKS = 100
+_SAID_ALL_SECONDS = 0.01
+"""An agent that was quiet for so long when the child stopped reading had said all; of another it is not known."""
 _MARKS = {STDOUT: ("<", "o"), STDERR: ("!", "e")}
-
-
-@dataclass(eq=False)
-class _Output:
-    """One way out of the child.
-
-    Args:
-        source: our end of the child's pipe.
-        sink: where it would have written without us.
-    """
-
-    name: str
-    source: int
-    sink: int
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    chunks: list[bytes] = field(default_factory=list)
-    writing: bool = False
-    over: bool = False
 
 
 class Recording:
@@ -68,28 +55,45 @@ class Recording:
         self._before_end = before_end
         self._lock = threading.RLock()
         self._turns = Turns()
-        self._input: list[bytes] = []
-        self._outputs: dict[str, _Output] = {}
+        self._input = Input()
+        self._feeding = threading.Lock()
+        self._hearing = threading.Lock()
+        self._source = self._sink = -1
+        self._is_own = False
+        self._heard_at = time.monotonic()
+        self._outputs: dict[str, Inlet] = {}
         self._started: list[Callable[[], None]] = []
         self._ours: list[int] = []
         self._exit: int | None = None
         self._pid = 0
-        self._over = False
+        self._over = self._is_told = False
         call.at_close = self._left
 
-    def takes_input(self, source: int) -> int:
-        """Stand between the child and where its input comes from. Gives what the child is to read."""
-        ours = self._kept(os.dup(source))
+    def takes_input(self, source: int, *, is_own: bool) -> int:
+        """Stand between the child and where its input comes from. Gives what the child is to read.
+
+        Args:
+            source: where it comes from.
+            is_own: whether it is a pipe of the agent's that nobody else writes to.
+        """
+        self._source, self._is_own = self._kept(os.dup(source)), is_own
         theirs, sink = os.pipe()
-        self._kept(sink)
-        self._started.append(lambda: self._pour_in(ours, sink))
+        self._sink = self._kept(sink)
+        self._started.append(self._pour_in)
         return theirs
+
+    def means(self, data: bytes) -> None:
+        """The agent is about to write something; perhaps to a child that is over, of which it has yet to hear."""
+        with self._hearing, self._lock:
+            self._input.means(data, on_its_way=0 if self._source == -1 else unread(self._source))
+            if self._is_told:
+                self._run.tried(self._tell)
 
     def gives(self, name: str, sink: int) -> int:
         """Stand between the child and where its output goes. Gives what the child is to write to."""
         ours = self._kept(os.dup(sink))
         source, theirs = os.pipe()
-        output = self._outputs[name] = _Output(name, self._kept(source), ours)
+        output = self._outputs[name] = Inlet(name, self._kept(source), ours)
         self._started.append(lambda: self._pour_out(output))
         return theirs
 
@@ -138,9 +142,9 @@ class Recording:
 
     def exit_file(self) -> int:
         """The same."""
-        raise AssertionError("a recorded child is waited for by its own number")
+        return self.wait(0) or 0
 
-    def _pour_out(self, output: _Output) -> None:
+    def _pour_out(self, output: Inlet) -> None:
         data_mark, end_mark = _MARKS[output.name]
         watch = select.poll()
         watch.register(output.source, select.POLLIN)
@@ -166,38 +170,54 @@ class Recording:
             os.close(output.source)
             os.close(output.sink)
 
-    def _pour_in(self, source: int, sink: int) -> None:
+    def _pour_in(self) -> None:
         watch = select.poll()
-        watch.register(source, select.POLLIN)
-        watch.register(sink, 0)
+        watch.register(self._source, select.POLLIN)
+        watch.register(self._sink, 0)
         try:
             while True:
-                ready = dict(watch.poll())
-                if sink in ready:
+                if self._sink in dict(watch.poll()):
                     self._stopped_reading()
                     break
-                data = os.read(source, SIZE)
-                with self._lock:
-                    if self._exit is not None:
-                        pass  # nobody reads it
-                    elif data:
-                        self._input.append(data)
-                        self._turns.input(data)
-                    else:
-                        self._turns.add("|")
+                data = self._heard()
                 if not data:
                     break
-                if not written(sink, data):
+                if not written(self._sink, data):
                     self._stopped_reading()
                     break
         finally:
-            os.close(source)
-            os.close(sink)
+            with self._hearing, self._feeding:
+                os.close(self._source)
+                os.close(self._sink)
+                self._source = self._sink = -1
+
+    def _heard(self) -> bytes:
+        with self._hearing:
+            data = os.read(self._source, SIZE)
+            with self._lock:
+                if self._exit is not None:
+                    pass  # nobody reads it
+                elif data:
+                    self._took(data)
+                else:
+                    self._turns.add("|")
+        return data
+
+    def _took(self, data: bytes) -> None:
+        self._input.arrived += data
+        self._turns.input(data)
+        self._heard_at = time.monotonic()
 
     def _stopped_reading(self) -> None:
-        with self._lock:
-            if self._exit is None:
-                self._turns.add("c")
+        with self._hearing, self._lock:
+            if self._exit is not None:
+                return
+            said_all = self._is_own and time.monotonic() - self._heard_at > _SAID_ALL_SECONDS
+            # What the agent has put into the pipe it has written, for all it knows.
+            left = left_in(self._source)
+            if left:
+                self._took(left)
+            self._turns.add("s" if said_all and not left else "c")
 
     def _settle(self) -> None:
         """Wait until what the child left behind is where it belongs, unless a child of its own still holds the pipe."""
@@ -205,7 +225,8 @@ class Recording:
 
         def settled() -> bool:
             nonlocal quiet
-            busy, quiet = False, quiet + 1
+            with self._feeding:  # what was written before the exit is known counts, and that nobody reads it
+                busy, quiet = self._sink != -1 and is_broken(self._sink), quiet + 1
             for output in list(self._outputs.values()):
                 if output.over:
                     continue
@@ -221,7 +242,7 @@ class Recording:
 
     def _left(self) -> None:
         """The run ends, and the agent has not waited for the child: it may be over all the same."""
-        if self._exit is None and self._pid and (code := _exit_code(self._pid)) is not None:
+        if self._exit is None and self._pid and (code := _exits.code_of(self._pid)) is not None:
             self.reaped(code)
         self._end(left=True)
 
@@ -231,46 +252,35 @@ class Recording:
             if self._over or not (left or done):
                 return
             self._over = True
-            chunks = {name: list(output.chunks) for name, output in self._outputs.items()}
-            response = {
-                "exit": self._exit,
-                STDOUT: body_of(chunks.get(STDOUT, [])),
-                STDERR: body_of(chunks.get(STDERR, [])),
-                "turns": self._turns.text(),
-                "end": "closed" if self._exit is None else "complete",
-                "error": None,
-            }
-            request = self._command.request(self._env, b"".join(self._input))
         if left:
             pids.forget(self._pid)
+        self._run.tried(self._before_end)
+        with self._lock:
+            self._run.tried(lambda: self._tell(ends=True))
+            self._is_told = not left
 
-        def finish() -> None:
-            self._call.asked(request)
-            self._before_end()
-            ended(self._call, self._exit)
+    def _tell(self, *, ends: bool = False) -> None:
+        """Say what was asked and answered, as far as it is known."""
+        if self._input.is_told:
+            self._turns.all_is_known()
+        refused = self._input.refused()
+        if refused:
+            self._took(refused)
+        chunks = {name: list(output.chunks) for name, output in self._outputs.items()}
+        response = {
+            "exit": self._exit,
+            STDOUT: body_of(chunks.get(STDOUT, [])),
+            STDERR: body_of(chunks.get(STDERR, [])),
+            "turns": self._turns.text(),
+            "end": "closed" if self._exit is None else "complete",
+            "error": None,
+        }
+        span = self._call.span
+        joined, span.graft = span.graft, None  # what a child has told is nothing that this was asked before
+        self._call.asked(self._command.request(self._env, bytes(self._input.arrived)))
+        span.graft = joined
+        if ends:
+            _exits.tell(self._call, self._exit)
             self._call.finish(response)
-
-        self._run.tried(finish)
-
-
-def ended(call: Call, code: int | None) -> None:
-    """Say on the span how the child ended."""
-    span = call.span
-    if code is not None:
-        span.attributes = {**span.attributes, "process.exit.code": code}
-    if code:
-        span.attributes["error.type"] = str(code)
-        span.status = "error"
-
-
-def _exit_code(pid: int) -> int | None:
-    """The exit code of a child that nobody has waited for yet, left where it is for whoever does."""
-    if not hasattr(os, "waitid"):
-        return None
-    try:
-        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    if found is None:
-        return None
-    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+        else:
+            self._call.amend(response)

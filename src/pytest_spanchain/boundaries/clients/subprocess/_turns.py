@@ -1,8 +1,9 @@
 """The order in which a child process and the agent took turns: what replay waits for before it lets something out.
 
 Written as words, in the order in which they happened: ``>BYTES:LINES`` for input (``~`` follows if it did not end with
-a line), ``|`` for its end, ``c`` if the child stopped reading it, ``kN`` for signal N, ``<`` and ``!`` for chunks of
-output and of errors (``<3``: three of them), ``o`` and ``e`` for their ends, ``x`` for the exit.
+a line), ``|`` for its end, ``s`` if the child stopped reading it, ``c`` if it did and what else the agent would have
+written is not known, ``kN`` for signal N, ``<`` and ``!`` for chunks of output and of errors (``<3``: three of them),
+``o`` and ``e`` for their ends, ``x`` for the exit. Input after ``s`` or ``x`` was meant for it, and nobody took it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ class Turns:
         else:
             self._words.append(word)
 
+    def all_is_known(self) -> None:
+        """What the agent gave is known, however the child took it."""
+        self._flush()
+        self._words = ["s" if word == "c" else word for word in self._words]
+        if "x" in self._words and not {"|", "s"}.intersection(self._words):
+            self._words.insert(self._words.index("x"), "s")
+
     def text(self) -> str:
         """All of it, on one line."""
         self._flush()
@@ -70,7 +78,7 @@ class Step:
     """Something that a child did.
 
     Args:
-        word: ``<``, ``!``, ``o``, ``e``, ``c`` or ``x``.
+        word: ``<``, ``!``, ``o``, ``e``, ``s``, ``c`` or ``x``.
         needs: what it waited for.
     """
 
@@ -85,7 +93,7 @@ class Played:
     Args:
         steps: what the child did.
         all: everything that the agent did.
-        cut: whether the child stopped reading before the agent stopped writing, or was over by then.
+        cut: whether the agent may have meant to write more than is known.
     """
 
     steps: tuple[Step, ...]
@@ -100,7 +108,7 @@ def read(text: str) -> Played:
         ValueError: a word that no turn has.
     """
     steps: list[Step] = []
-    needs, total, cut = Needs(), 0, False
+    needs, total, cut, stopped = Needs(), 0, False, False
     for word in text.split():
         mark = word[0]
         if mark == ">":
@@ -114,7 +122,8 @@ def read(text: str) -> Played:
             needs = Needs(needs.size, needs.lines, needs.closed, (*needs.signals, int(word[1:])))
         else:
             steps += _steps(word, needs)
-            cut = cut or word == "c" or (word == "x" and not needs.closed)
+            stopped = stopped or word == "s"
+            cut = cut or word == "c" or (word == "x" and not needs.closed and not stopped)
     return Played(tuple(steps), needs, cut)
 
 
@@ -122,7 +131,7 @@ def _steps(word: str, needs: Needs) -> Iterator[Step]:
     mark, count = word[0], word[1:]
     if mark in OUTPUTS:
         yield from [Step(mark, needs)] * int(count or 1)
-    elif word in ("o", "e", "c", "x"):
+    elif word in ("o", "e", "s", "c", "x"):
         yield Step(word, needs)
     else:
         raise ValueError(f"no turn of a process: {word!r}")

@@ -7,91 +7,24 @@ so that foreign spans become their children and the other way round. Ids are rea
 
 from __future__ import annotations
 
-import hashlib
-import math
 import random
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from . import _strands
-from ._hosts import is_loopback
-from ._model import CONCURRENT, OWN_SCOPE, Exchange, Span, SpanTree
+from .. import _strands
+from .._model import OWN_SCOPE, SpanTree
+from .spans import HIDDEN_SCOPES, attributes_of, recordable
+from .spans import OpenSpan as OpenSpan
+from .tree import derived_id, grown, scopes_below
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-HIDDEN_SCOPES = frozenset({"pytest-opentelemetry", "pytest_opentelemetry", "pytest-otel"})
-"""Scopes of plugins that trace the tests themselves; their spans are spliced out of the tree."""
-
-VOLATILE_ATTRIBUTES = frozenset(
-    {
-        "thread.id",
-        "thread.name",
-        "code.filepath",
-        "code.file.path",
-        "code.lineno",
-        "code.line.number",
-        "process.pid",
-        "exception.stacktrace",
-        "network.local.port",
-        "network.peer.port",
-        "client.port",
-        "logfire.span_type",
-        "gen_ai.response.time_to_first_chunk",
-        "gen_ai.server.time_to_first_token",
-        "gen_ai.server.time_per_output_token",
-        "gen_ai.server.request.duration",
-        "gen_ai.event.start_time",  # strands, and the next three
-        "gen_ai.event.end_time",
-        "event_loop.cycle_id",
-        "event_loop.parent_cycle_id",
-        "gcp.vertex.agent.associated_event_ids",  # google-adk, and the next two
-        "gcp.vertex.agent.event_id",
-        "gcp.vertex.agent.invocation_id",
-    }
-)
-"""Attributes that differ between machines and runs by nature; they are not recorded."""
-
-UNFINISHED = "spanchain.unfinished"
-"""Set on spans that were still open when the run ended."""
-
 _NEAREST = "spanchain-span"
 """In OpenTelemetry's context: the span of ours that is nearest, for what starts below a span that nobody reports."""
-
-_HOST_AND_PORT = (("server.address", "server.port"), ("net.peer.name", "net.peer.port"))
-
-
-@dataclass(eq=False)
-class OpenSpan:
-    """A span while the run lasts.
-
-    ``graft`` is the golden span whose recorded children stand for ours; ``seam`` says that a framework made the call,
-    so that the function of the same name which it runs is no call of its own; ``lasting``, that what it started goes on
-    after its end: a connection's tasks are inside of it for as long as they live.
-    """
-
-    span_id: int
-    parent_id: int | None
-    name: str
-    span_kind: str
-    scope: str
-    start_ns: int
-    strand: _strands.Strand
-    place: _strands.Place
-    attributes: dict[str, Any] = field(default_factory=dict)
-    events: tuple[Mapping[str, Any], ...] = ()
-    status: str = "unset"
-    status_message: str = ""
-    end_ns: int | None = None
-    exchange: Exchange | None = None
-    graft: tuple[SpanTree, Span] | None = None
-    hidden: bool = False
-    seam: bool = False
-    lasting: bool = False
 
 
 class Capture:
@@ -110,7 +43,7 @@ class Capture:
         with self._lock:
             spans = list(self._spans.values())
         live = {span.scope for span in spans if not span.hidden}
-        return frozenset(live.union(*(_scopes_below(*span.graft) for span in spans if span.graft))) - {OWN_SCOPE}
+        return frozenset(live.union(*(scopes_below(*span.graft) for span in spans if span.graft))) - {OWN_SCOPE}
 
     def open(self, name: str, *, span_kind: str) -> OpenSpan:
         """Open one of our spans below the span that is current in the calling context."""
@@ -131,29 +64,29 @@ class Capture:
         scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
         own = self._add(
             self._parent(parent.span_id if parent else None, context),
-            name=_recordable(span.name),
+            name=recordable(span.name),
             span_kind=span.kind.name.lower(),
             scope=scope,
             start_ns=span.start_time or time.time_ns(),
             span_id=span.context.span_id,
             hidden=scope in HIDDEN_SCOPES,
         )
-        own.attributes = _attributes(span.attributes)  # all that is known of a span that never ends
+        own.attributes = attributes_of(span.attributes)  # all that is known of a span that never ends
 
     def foreign_ended(self, span: ReadableSpan) -> None:
         """Take over what a foreign span says at its end."""
         own = self._spans.get(span.context.span_id) if span.context else None
         if own is None:
             return
-        own.name = _recordable(span.name)
-        own.attributes = _attributes(span.attributes)
+        own.name = recordable(span.name)
+        own.attributes = attributes_of(span.attributes)
         own.status = span.status.status_code.name.lower()
-        own.status_message = _recordable(span.status.description or "")
+        own.status_message = recordable(span.status.description or "")
         own.events = tuple(
             {
-                "name": _recordable(event.name),
+                "name": recordable(event.name),
                 "offset_ns": max(0, event.timestamp - own.start_ns),
-                "attributes": _attributes(event.attributes),
+                "attributes": attributes_of(event.attributes),
             }
             for event in span.events
         )
@@ -205,17 +138,17 @@ class Capture:
         """
         span = self._add(
             parent_id,
-            name=_recordable(name),
+            name=recordable(name),
             span_kind=span_kind,
             scope=scope,
             start_ns=start_ns,
             span_id=span_id,
             hidden=scope in HIDDEN_SCOPES,
         )
-        span.attributes, span.end_ns = _attributes(attributes), end_ns
-        span.status, span.status_message = status[0], _recordable(status[1])
+        span.attributes, span.end_ns = attributes_of(attributes), end_ns
+        span.status, span.status_message = status[0], recordable(status[1])
         span.events = tuple(
-            {"name": _recordable(one), "offset_ns": max(0, at - start_ns), "attributes": _attributes(said)}
+            {"name": recordable(one), "offset_ns": max(0, at - start_ns), "attributes": attributes_of(said)}
             for one, at, said in events
         )
         return span
@@ -263,31 +196,8 @@ class Capture:
         """The finished tree: derived ids, parents first, siblings as the program came to them (see ``_strands``)."""
         with self._lock:
             spans = list(self._spans.values())
-        now = time.time_ns()
-        children: dict[int, list[OpenSpan]] = {}
-        for span in spans:
-            if span is not self.root and not span.hidden:
-                children.setdefault(self._visible_parent(span), []).append(span)
-        built: list[Span] = []
-        crowds: dict[int, int] = {}
-        root_id = _hash(nodeid)
-        pending: list[tuple[OpenSpan, str, str | None]] = [(self.root, root_id, None)]
-        while pending:
-            span, span_id, parent_id = pending.pop()
-            built.append(_finished(span, span_id=span_id, parent_id=parent_id, now=now, crowds=crowds))
-            below = sorted(children.get(span.span_id, []), key=lambda child: child.place)
-            concurrent = _strands.side_by_side([child.strand for child in below], now=now)
-            crowds.update((below[index].span_id, crowd) for index, crowd in concurrent.items())
-            told: tuple[Span, ...] = ()
-            # A recorded call's children stand for ours; what a process of this run has told is beside them.
-            if span.graft is not None and (not below or span.graft[1].parent_span_id is None):
-                told = span.graft[0].children(span.graft[1])
-                built.extend(_grafted(*span.graft, under=span_id))
-                below = [child for child in below if not _is_told(child, span.graft[0])]
-            names = [*(child.name for child in told), *(child.name for child in below)]
-            ids = _child_ids(span_id, names)[len(told) :]
-            pending.extend(reversed([(child, id_, span_id) for child, id_ in zip(below, ids, strict=True)]))
-        return SpanTree(tuple(built))
+        shown = [(self._visible_parent(span), span) for span in spans if span is not self.root and not span.hidden]
+        return grown(self.root, shown, root_id=derived_id(nodeid))
 
     def _add(
         self,
@@ -336,82 +246,3 @@ def _current_span_id() -> int | None:
     from opentelemetry import trace
 
     return trace.get_current_span().get_span_context().span_id or None
-
-
-def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    if not attributes:
-        return {}
-    # The SDK's own mappings are six times faster to copy as a whole than item by item.
-    found = dict(attributes.copy() if hasattr(attributes, "copy") else attributes)
-    for host, port in _HOST_AND_PORT:
-        if host in found and is_loopback(str(found[host])):
-            found.pop(port, None)  # given anew in every run
-    return {key: _recordable(value) for key, value in found.items() if key not in VOLATILE_ATTRIBUTES}
-
-
-def _recordable(value: Any) -> Any:
-    """An attribute's value in a form that a cassette can hold: telemetry is not worth losing a recording for."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, float):
-        return value if math.isfinite(value) else repr(value)
-    return [_recordable(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-
-def _finished(span: OpenSpan, *, span_id: str, parent_id: str | None, now: int, crowds: dict[int, int]) -> Span:
-    attributes = dict(span.attributes)
-    if span.span_id in crowds:
-        attributes[CONCURRENT] = crowds[span.span_id]
-    if span.end_ns is None and parent_id is not None:
-        attributes[UNFINISHED] = True
-    return Span(
-        span_id=span_id,
-        parent_span_id=parent_id,
-        name=span.name,
-        span_kind=span.span_kind,
-        scope=span.scope,
-        attributes=attributes,
-        events=span.events,
-        status=span.status,
-        status_message=span.status_message,
-        start_ns=span.start_ns,
-        duration_ns=max(0, (span.end_ns or now) - span.start_ns),
-        exchange=span.exchange,
-    )
-
-
-def _is_told(span: OpenSpan, told: SpanTree) -> bool:
-    """Whether a process has told of a call that was also seen from outside, as by a gateway."""
-    return span.exchange is not None and any(
-        one.exchange is not None
-        and one.name == span.name
-        and one.start_ns <= span.start_ns <= one.start_ns + one.duration_ns
-        for one in told
-    )
-
-
-def _grafted(golden: SpanTree, span: Span, *, under: str) -> Iterator[Span]:
-    below = golden.children(span)
-    for child, span_id in zip(below, _child_ids(under, [child.name for child in below]), strict=True):
-        yield replace(child, span_id=span_id, parent_span_id=under)
-        yield from _grafted(golden, child, under=span_id)
-
-
-def _scopes_below(golden: SpanTree, span: Span) -> set[str]:
-    below = list(golden.children(span))
-    for child in below:
-        below.extend(golden.children(child))
-    return {child.scope for child in below}
-
-
-def _child_ids(parent_id: str, names: list[str]) -> list[str]:
-    seen: dict[str, int] = {}
-    ids = []
-    for name in names:
-        seen[name] = seen.get(name, -1) + 1
-        ids.append(_hash(f"{parent_id}\n{name}\n{seen[name]}"))
-    return ids
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,16 +1,37 @@
-"""Who an MCP client asks for, and what of the way there is its author's: that is recorded, and compared."""
+"""The way to an MCP server: who is asked for, and what of the way is its author's, recorded, and compared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ...._run import Run
-from ..subprocess._command import chosen, command_of
-from ._talk import Server
+from .._variables import chosen
+from ..subprocess._command import command_of
+from ._server import Server
 
 _CLIENTS_OWN = frozenset({"accept", "accept-encoding", "connection", "user-agent", "traceparent", "tracestate"})
 """Headers that HTTP clients and tracers set by themselves."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to reach a server.
+
+    Args:
+        server: made of the arguments of the function that opens it.
+        params: what of these arguments is recorded.
+        hollow: opens what stands for it in replay, from the same arguments.
+        named: the objects by which the client is recognised later, of what was opened.
+        errlog: the argument that says where the server's stderr goes, if it has one.
+    """
+
+    server: Callable[[Mapping[str, Any]], Server]
+    params: Callable[[Mapping[str, Any], Run], Mapping[str, Any]]
+    hollow: Callable[[Mapping[str, Any]], Any]
+    named: Callable[[Any], tuple[Any, ...]]
+    errlog: str | None = None
 
 
 def stdio_server(given: Mapping[str, Any]) -> Server:
@@ -21,12 +42,12 @@ def stdio_server(given: Mapping[str, Any]) -> Server:
 def stdio_params(given: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
     """What of ``StdioServerParameters`` is the author's: not what the environment holds anyway."""
     asked = given["server"]
-    command, *args = run.shown_arguments(_argv(asked))
+    command, *args = run.redactor.arguments(_argv(asked))
     return {
         "transport": "stdio",
         "command": command,
         "args": args,
-        "env": run.shown_environment(chosen(asked.env or {}, ())),
+        "env": run.redactor.environment(chosen(asked.env or {}, ())),
         "cwd": None if asked.cwd is None else str(asked.cwd),
     }
 
@@ -44,8 +65,8 @@ def url_params(transport: str) -> Callable[[Mapping[str, Any], Run], Mapping[str
         if chosen is None:
             chosen = getattr(given.get("http_client"), "headers", None) or {}
         pairs = [(str(name), str(value)) for name, value in chosen.items() if name.lower() not in _CLIENTS_OWN]
-        said: dict[str, Any] = {"transport": transport, "url": run.shown_url(str(given["url"]))}
-        return {**said, "headers": run.shown_headers(pairs)} if pairs else said
+        said: dict[str, Any] = {"transport": transport, "url": run.redactor.url(str(given["url"]))}
+        return {**said, "headers": run.redactor.chosen_headers(pairs)} if pairs else said
 
     return params
 

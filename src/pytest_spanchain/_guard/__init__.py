@@ -13,50 +13,24 @@ The hook cannot be removed once added, so it is added at the first run and does 
 from __future__ import annotations
 
 import functools
-import os
-import re
 import socket
-import stat
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 from weakref import WeakSet
 
-from ._hosts import is_address, is_loopback
-from ._model import Attempt
-
-UNIX = "unix:"
-"""Begins what stands for the host of a Unix socket; its path follows."""
+from .._hosts import is_address, is_loopback
+from .._model import Attempt
+from .places import UNIX, addresses_of, destination, is_own, lookup
+from .site import call_site as call_site
+from .telemetry import is_telemetry as is_telemetry
 
 _CONNECTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
-
-TELEMETRY_HOSTS = (
-    "api.smith.langchain.com",
-    "eu.api.smith.langchain.com",
-    "cloud.langfuse.com",
-    "us.cloud.langfuse.com",
-    "api.traceloop.com",
-    "app.posthog.com",
-    "us.i.posthog.com",
-    "eu.i.posthog.com",
-    "logfire-api.pydantic.dev",
-    "logfire-us.pydantic.dev",
-    "logfire-eu.pydantic.dev",
-    "telemetry.crewai.com",
-    "otlp.arize.com",
-    # Not telemetry, and as little the agent's own: where clouds' SDKs look for credentials and regions.
-    "169.254.169.254",
-    "169.254.170.2",
-    "metadata.google.internal",
-)
-"""Telemetry back ends, and the like: kept out of cassettes while recording, refused without a verdict in replay."""
 
 # Windows has no pairs of sockets: one connects to the other instead, and every event loop has such a pair.
 _PAIRS = frozenset(
@@ -66,12 +40,6 @@ _PAIRS = frozenset(
 )
 
 _WATCHED = "_spanchain_watched"
-
-_TELEMETRY_PORTS = frozenset({4317, 4318})
-
-# Paths of OTLP over HTTP, and its gRPC services.
-_EXPORT = re.compile(r"/v1/(?:traces|metrics|logs)/?\Z|(?:\A|/)opentelemetry\.proto\.collector\.")
-_exported_to: set[tuple[str, int | None]] = set()
 
 
 @dataclass(eq=False)
@@ -100,14 +68,14 @@ class Guard:
     def allows(self, host: str) -> bool:
         """Whether a host name or address, or a Unix socket, may be contacted."""
         if host.startswith(UNIX):
-            return _is_own(host) or any(fnmatchcase(host, glob) for glob in self._sockets)
+            return is_own(host) or any(fnmatchcase(host, glob) for glob in self._sockets)
         name = host.lower()
         if name in self._names or (self._loopback and is_loopback(name)):
             return True
         if not self._names or not is_address(name):
             return False
         if self._addresses is None:
-            self._addresses = frozenset(_resolve(self._names))
+            self._addresses = frozenset(addresses_of(self._names))
         return name in self._addresses
 
 
@@ -143,68 +111,15 @@ def disarm(guard: Guard) -> None:
         _armed = tuple(other for other in _armed if other is not guard)
 
 
-def is_telemetry(host: str, port: int | None, *, path: str = "") -> bool:
-    """Whether a destination is a telemetry back end: a known host, an OTLP collector on this machine, or what an
-    exporter of OpenTelemetry's talks to.
-
-    Args:
-        host: name or address.
-        port: its port, if it is given.
-        path: of the request, or gRPC's method, where it is known.
-    """
-    if host.lower() in TELEMETRY_HOSTS or (port in _TELEMETRY_PORTS and is_loopback(host)):
-        return True
-    return _exports(host.lower(), port, path)
-
-
-def _exports(host: str, port: int | None, path: str) -> bool:
-    """Whether an exporter is at work.
-
-    Exporters suppress instrumentation, but so do users around calls that are the agent's own: what is asked for must be
-    OTLP's as well. Below a client there is no path, and a name may have become an address: there it is told by where
-    the client was seen to go.
-    """
-    context = sys.modules.get("opentelemetry.context")
-    key = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", None)
-    if context is None or key is None or not context.get_value(key):
-        return False
-    if _EXPORT.search(path):
-        _exported_to.add((host, port))
-        return True
-    return not path and any(
-        (host == name or is_address(host)) and port in ((80, 443, None) if known is None else (known,))
-        for name, known in _exported_to
-    )
-
-
-def call_site() -> str:
-    """``file:line in function`` of the nearest frame of the user's own code.
-
-    Own code is what lies neither in the standard library nor in site-packages; without such a frame (a library's own
-    thread), the outermost frame is named.
-    """
-    frame: Any = sys._getframe(1)
-    outermost = frame
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith("<"):
-            outermost = frame
-            if not _is_library(name):
-                break
-        frame = frame.f_back
-    frame = frame or outermost
-    return f"{_shown(frame.f_code.co_filename)}:{frame.f_lineno} in {frame.f_code.co_name}"
-
-
 def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event[:7] != "socket.":
         return
     if event in _CONNECTS:
         if sys._getframe(1).f_code in _PAIRS:
             return
-        host, port = _destination(args[1])
+        host, port = destination(args[1])
     elif event in _LOOKUPS:
-        host, port = _lookup(args)
+        host, port = lookup(args)
     else:
         return
     if host is None or getattr(_busy, "value", False):
@@ -288,67 +203,3 @@ def _judge_send(sending: socket.socket) -> None:
     except OSError:
         return  # not connected: it fails by itself, or names its destination, which the audit hook hears
     _tell(guards, host, port)
-
-
-def _destination(address: Any) -> tuple[str | None, int | None]:
-    if address is None:  # sendmsg on a connected socket
-        return None, None
-    if isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str):
-        return address[0], address[1] if isinstance(address[1], int) else None
-    if isinstance(address, bytes):
-        address = address.decode("utf-8", "replace")
-    return f"{UNIX}{address}" if isinstance(address, str) else repr(address), None
-
-
-def _is_own(host: str) -> bool:
-    """Whether a Unix socket is one by which Python's own processes talk: managers, queues and the fork server.
-
-    They lie in a directory that ``multiprocessing`` makes for itself, or that a child of it has made.
-    """
-    util = sys.modules.get("multiprocessing.util")
-    if util is None:
-        return False
-    folder, _, _ = host.removeprefix(UNIX).rpartition("/")
-    try:
-        made = os.lstat(folder)
-    except (OSError, ValueError):
-        return False
-    # What ``tempfile.mkdtemp`` makes: nobody else could have put a socket there.
-    private = stat.S_ISDIR(made.st_mode) and not made.st_mode & 0o077 and made.st_uid == os.getuid()
-    return private and os.path.basename(folder).startswith("pymp-")
-
-
-def _lookup(args: tuple[Any, ...]) -> tuple[str | None, int | None]:
-    host = args[0]
-    if isinstance(host, bytes):
-        host = host.decode("ascii", "replace")
-    # An address needs no resolver; a lookup of nothing is a bind address. The connect, if any, is judged.
-    if not isinstance(host, str) or is_address(host):
-        return None, None
-    port = args[1] if len(args) > 1 and isinstance(args[1], int) else None
-    return host, port
-
-
-def _resolve(names: Iterable[str]) -> Iterable[str]:
-    for name in names:
-        try:
-            yield from (str(info[4][0]) for info in socket.getaddrinfo(name, None))
-        except OSError:
-            continue
-
-
-_LIBRARIES = (
-    *(path for key, path in sysconfig.get_paths().items() if key in ("stdlib", "platstdlib", "purelib", "platlib")),
-    str(Path(__file__).parent),
-)
-
-
-def _is_library(filename: str) -> bool:
-    return filename.startswith(_LIBRARIES)
-
-
-def _shown(filename: str) -> str:
-    try:
-        return str(Path(filename).resolve().relative_to(Path.cwd()))
-    except (ValueError, OSError):  # not below the working directory, or that is gone
-        return filename
