@@ -53,7 +53,7 @@ def body_of(chunks: Sequence[bytes], *, content_type: str, layout: bool = True) 
     if text is None:
         body: dict[str, Any] = {"base64": base64.b64encode(data).decode("ascii")}
     else:
-        parsed = None if streamed else split(text)
+        parsed = None if streamed else split(text, layout=layout)
         if parsed is not None:
             value, style = parsed
             return {"json": value, "layout": style} if layout else {"json": value}

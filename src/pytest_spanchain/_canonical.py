@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from typing import Any, Union
 
 from .errors import Unrecordable
@@ -60,7 +61,12 @@ def digest(domain: str, value: Any) -> str:
     The domain keeps hashes of one purpose from serving another; canonical JSON holds no raw newline, so the join is
     injective.
     """
-    return hashlib.sha256(domain.encode("ascii") + b"\n" + canonical(value)).hexdigest()
+    return digest_of(domain, canonical(value))
+
+
+def digest_of(domain: str, text: bytes) -> str:
+    """The digest of a value whose canonical text is known."""
+    return hashlib.sha256(domain.encode("ascii") + b"\n" + text).hexdigest()
 
 
 class _Refusal(Exception):
@@ -70,6 +76,39 @@ class _Refusal(Exception):
         super().__init__(reason)
         self.reason = reason
         self.steps: list[str] = []
+
+
+def value_of(text: str) -> Any:
+    """The value of which this is the canonical text.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    if '{"$' not in text:
+        return json.loads(text)
+    if '{"$esc":' in text or '{"$int":' in text:
+        return _lowered(json.loads(text))
+    # A quote that is not escaped is never inside of a string, so these are tags and nothing else.
+    return json.loads(_FLOAT.sub(r"\1", text))
+
+
+_FLOAT = re.compile(r'\{"\$float":"([^"]*)"\}')
+
+
+def _lowered(value: Any) -> Any:
+    if type(value) is list:
+        return [_lowered(item) for item in value]
+    if type(value) is not dict:
+        return value
+    if len(value) == 1:
+        ((key, inner),) = value.items()
+        if key == "$float":
+            return float(inner)
+        if key == "$int":
+            return int(inner)
+        if key == "$esc":
+            value = inner
+    return {key: _lowered(item) for key, item in value.items()}
 
 
 def _lift(value: Any) -> Any:

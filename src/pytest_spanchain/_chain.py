@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _ledger, _summary
-from ._canonical import digest
+from ._canonical import digest, digest_of
 from ._ledger import Parsed
 from ._model import Cassette, Header, SpanTree
 from ._shape import Fault
@@ -166,10 +166,11 @@ def _integrity(parsed: Parsed, path: str, nodeid: str | None) -> CassetteBroken 
         return CassetteBroken(fault.reason, path=path, field=fault.field or "header", remedy=remedy)
     header, entries = document["header"], document["entries"]
 
-    link = genesis(header)
+    texts = parsed.texts or (None,) * (1 + len(entries))
+    link = genesis(header) if texts[0] is None else digest_of(HEADER_DOMAIN, texts[0])
     for seq, entry in enumerate(entries):
         # 2. to 4. Entry by entry, so that the first broken one is named.
-        found = _entry_fault(entry, seq) or _hash_fault(entry, link)
+        found = _entry_fault(entry, seq) or _hash_fault(entry, link, texts[1 + seq])
         if found is not None:
             return _broken(found, parsed, path, seq)
         link = entry["sha256_hash"]
@@ -210,8 +211,8 @@ def _entry_fault(entry: Any, seq: int) -> Fault | None:
     return fault
 
 
-def _hash_fault(entry: Mapping[str, Any], link: str) -> Fault | None:
-    if entry_hash(entry) != entry["sha256_hash"]:
+def _hash_fault(entry: Mapping[str, Any], link: str, text: bytes | None) -> Fault | None:
+    if (entry_hash(entry) if text is None else digest_of(ENTRY_DOMAIN, text)) != entry["sha256_hash"]:
         return Fault("sha256_hash", "the entry was changed: it does not hash to its sha256_hash")
     if entry["prev_hash"] == link:
         return None

@@ -52,13 +52,14 @@ class LayoutError(ValueError):
     """A layout is malformed or belongs to another value."""
 
 
-def split(text: str) -> tuple[Any, str] | None:
+def split(text: str, *, layout: bool = True) -> tuple[Any, str] | None:
     """Take a JSON text apart into its value and its layout.
 
     The value's mappings keep the order of the text, so that a caller who changes leaves can call ``relayout``.
 
     Args:
         text: any text.
+        layout: whether the layout is wanted; else it is only made sure that there is one.
 
     Returns:
         ``(value, layout)``, or ``None`` if the text is not JSON or could not be made again from the two: duplicate
@@ -69,7 +70,7 @@ def split(text: str) -> tuple[Any, str] | None:
         text.encode("utf-8")
         if not _is_shallow(value):
             return None
-        order = order_of(value)
+        order = order_of(value) if layout else ""
         for style in _candidates(text):
             # One written text settles everything at once: duplicate keys, spellings, surrogates and white space.
             if _write(value, style) == text:

@@ -68,11 +68,14 @@ class Parsed:
         document: the plain document; no part of it is shared with another part.
         summary: the human summary as found, one item per line, or ``None`` if the file has none.
         entry_lines: 1-based line of each entry; empty if the document never was a file.
+        texts: canonical texts that the document was made of, where the reader knew them: of the header, and of each
+            entry without its ``sha256_hash``.
     """
 
     document: dict[str, Any]
     summary: tuple[str, ...] | None = None
     entry_lines: tuple[int, ...] = ()
+    texts: tuple[bytes, ...] = ()
 
 
 _FILLED = Rule(lambda value: type(value) is str and value != "", "text that is not empty")

@@ -10,13 +10,15 @@ here are not equal to the comparator either (``_compare`` keeps that as an invar
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from os.path import commonprefix
 from typing import Any
 
-from ._canonical import canonical, digest
+from ._canonical import canonical
 from ._genai.attributes import TOOL_NAME
 from ._model import CONNECTION, Cassette, Span, SpanTree, operation_of
 from ._volatile import Volatile, coarse
@@ -30,9 +32,15 @@ ANY_BRANCH = "\n"
 Normalise = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
 
 
+_text_of = json.JSONEncoder(sort_keys=True, allow_nan=False, check_circular=False, default=dict).encode
+
+
 def request_digest(kind: str, name: str, request: Any) -> str:
-    """What a request is matched by: lower-case hex SHA-256 of its kind, operation and normalised content."""
-    return digest("spanchain/request/v1", {"kind": kind, "operation": operation_of(kind, name), "request": request})
+    """What a request is matched by: a digest of its kind, operation and normalised content.
+
+    It is told nobody, so it need not be of the canonical text: JSON tells any two plain values apart, too.
+    """
+    return hashlib.sha256(_text_of([kind, operation_of(kind, name), request]).encode("ascii")).hexdigest()
 
 
 class Player:

@@ -11,11 +11,13 @@ import re
 from typing import Any
 
 from .. import _summary
+from .._canonical import value_of
 from .._ledger import Parsed as Parsed
 from ..errors import CassetteUnreadable
 from . import reader as _yaml_reader
 from . import writer as _yaml_writer
 from .limits import MAX_BYTES
+from .splice import Spliced, splice
 
 RESTORE = "restore the file from version control, or delete it and record it again: pytest THE-TEST --record-mode=once"
 RECORD_AGAIN = (
@@ -48,6 +50,30 @@ def loads(data: bytes, *, path: str = "") -> Parsed:
     """
     if len(data) > MAX_BYTES:
         raise CassetteUnreadable(f"is larger than {MAX_BYTES // 2**20} MiB", path=path, remedy=RESTORE)
+    spliced = splice(data)
+    if spliced is not None and (parsed := _parsed(spliced)) is not None:
+        return parsed
+    return _read(data, path)
+
+
+def _parsed(spliced: Spliced) -> Parsed | None:
+    texts = [spliced.header, *(entry.hashed() for entry in spliced.entries)]
+    try:
+        header, *entries = map(value_of, texts)
+    except (ValueError, RecursionError):
+        return None
+    for entry, read in zip(entries, spliced.entries, strict=True):
+        entry["sha256_hash"] = read.texts["sha256_hash"][1:-1]
+    return Parsed(
+        {"header": header, "entries": entries},
+        summary=_find_summary(spliced.opening),
+        entry_lines=tuple(entry.line for entry in spliced.entries),
+        texts=tuple(text.encode() for text in texts),
+    )
+
+
+def _read(data: bytes, path: str) -> Parsed:
+    """What the strict reader makes of a file: what it means, or what is wrong with it."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

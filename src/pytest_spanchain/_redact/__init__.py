@@ -29,7 +29,7 @@ from .headers import ALLOWED_REQUEST_HEADERS as ALLOWED_REQUEST_HEADERS
 from .headers import ALLOWED_RESPONSE_HEADERS as ALLOWED_RESPONSE_HEADERS
 from .headers import NAME_PATTERNS, PLACES, header_secrets, is_credential, without_boundary
 from .text import PLACEHOLDER, Learnt, Matcher
-from .walk import Walk, suspicious
+from .walk import Clean, Walk, suspicious
 
 RULE_SET = "spanchain-redaction/1"
 
@@ -40,6 +40,7 @@ class _State:
 
     sources: Mapping[str, str]
     matcher: Matcher
+    clean: Clean
 
 
 class Redactor:
@@ -120,12 +121,16 @@ class Redactor:
         """A plain value without credentials; the same object if there are none."""
         for path in self._paths:
             plain = path.put(plain, PLACEHOLDER)
-        if not suspicious(plain, self._state.matcher):
+        state = self._state
+        if not suspicious(plain, state.matcher, state.clean):
             return plain
         learnt: Learnt = []
-        walked = Walk(self._state.matcher, learnt).value(plain)
+        walked = Walk(state.matcher, learnt, state.clean).value(plain)
+        if not self._learn_named(learnt):
+            return walked
         # What was learnt here may stand beside its name as well.
-        return Walk(self._state.matcher, []).value(walked) if self._learn_named(learnt) else walked
+        state = self._state
+        return Walk(state.matcher, [], state.clean).value(walked)
 
     def arguments(self, words: Sequence[str]) -> list[str]:
         """A command line without credentials: an option's name decides on the word that follows it."""
@@ -232,7 +237,8 @@ class Redactor:
         return True
 
     def _looking_for(self, sources: Mapping[str, str]) -> _State:
-        return _State(sources, Matcher(sources, keys=self._keys, patterns=self._patterns, exact=self._exact))
+        matcher = Matcher(sources, keys=self._keys, patterns=self._patterns, exact=self._exact)
+        return _State(sources, matcher, Clean())
 
     def _headers(self, pairs: Iterable[tuple[str, str]], allowed: Mapping[str, str]) -> dict[str, str]:
         listed = [(name.lower(), value) for name, value in pairs]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,17 +27,50 @@ _NAMES = ("name", "key", "header")
 _SCHEMA_TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 
 
+class Clean:
+    """What was found to hold no credential: items of lists, by their text. Safe to use from any thread.
+
+    Agents send their history with every request, and their tools: what was looked through once is known by then.
+    """
+
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+
+    def text(self, item: Any) -> str:
+        """What an item is known by; empty if by nothing."""
+        try:
+            return _text_of(item) if type(item) is dict else ""
+        except (TypeError, ValueError, RecursionError):
+            return ""
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._texts
+
+    def add(self, text: str) -> None:
+        """An item holds no credential."""
+        if text:
+            if len(self._texts) >= _MOST_CLEAN:
+                self._texts.clear()
+            self._texts.add(text)
+
+
+_text_of = json.JSONEncoder(ensure_ascii=False).encode
+_MOST_CLEAN = 4096
+
+
 class Walk:
     """One walk through a value.
 
     Args:
         matcher: what to look for.
         learnt: gets what was found by name, so that it is looked for elsewhere.
+        clean: what need not be looked through again.
     """
 
-    def __init__(self, matcher: Matcher, learnt: Learnt) -> None:
+    def __init__(self, matcher: Matcher, learnt: Learnt, clean: Clean) -> None:
         self._matcher = matcher
         self._learnt = learnt
+        self._clean = clean
 
     def value(self, plain: Any, under: str | None = None) -> Any:
         """The value without credentials; ``under`` is the strong name above it, if there is one."""
@@ -70,7 +104,15 @@ class Walk:
             return self._taken(under, item)
         if under and isinstance(item, str) and _secrets.has_scheme(item):
             return self._taken(under, item)
-        return self.value(item, under)
+        if under:
+            return self.value(item, under)
+        text = self._clean.text(item)
+        if text in self._clean:
+            return item
+        walked = self.value(item)
+        if walked is item and _pair(item) is None:  # what a pair is depends on what stands beside it
+            self._clean.add(text)
+        return walked
 
     def _pair(self, item: Any, pair: tuple[str, Any], *, sure: bool) -> Any:
         name, value = pair
@@ -117,10 +159,10 @@ class Walk:
         return text if clean == data else base64.b64encode(clean.encode("utf-8", "surrogateescape")).decode("ascii")
 
 
-def suspicious(plain: Any, matcher: Matcher) -> bool:
+def suspicious(plain: Any, matcher: Matcher, clean: Clean) -> bool:
     """Whether anything in the value may have to be replaced: one search over all its texts instead of one each."""
     strings: list[str] = []
-    pending = [plain]
+    pending, looked_at = [plain], []
     while pending:
         item = pending.pop()
         if isinstance(item, str):
@@ -135,8 +177,14 @@ def suspicious(plain: Any, matcher: Matcher) -> bool:
                 strings.append(str(key))
                 pending.append(value)
         elif isinstance(item, list):
-            pending.extend(item)
-    return matcher.may_hit("\x00".join(strings))
+            texts = [clean.text(inner) for inner in item]
+            pending.extend(inner for inner, text in zip(item, texts, strict=True) if text not in clean)
+            looked_at.extend(texts)
+    found = matcher.may_hit("\x00".join(strings))
+    if not found:
+        for text in looked_at:
+            clean.add(text)
+    return found
 
 
 def _pair(item: Any) -> tuple[str, Any] | None:
