@@ -329,7 +329,9 @@ def test_a_server_that_dies_in_the_middle_of_a_call(transport: str, place: Place
         assert recorded.value[0][0] == "3"
         assert "losed" in recorded.value[0][1] or "esponse" in recorded.value[0][1]
     else:
-        assert {type(leaf).__name__ for leaf in leaves(recorded.raised)} <= {"ConnectError", "ClosedResourceError"}
+        # Which one it is, the SDK's own timing says.
+        known = {"ConnectError", "ReadError", "RemoteProtocolError", "ClosedResourceError"}
+        assert {type(leaf).__name__ for leaf in leaves(recorded.raised)} <= known
     assert any("dies" in line for line in place.did)
     did = place.did
     again = replay(cassette, agent(transport, place, shop))

@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring as _json_text
-from typing import Any
+from typing import TypeVar
 
 from .._canonical import canonical
 from .._ledger import ENTRY_KEYS, HEADER_KEYS
@@ -66,7 +66,10 @@ _NUMBERS = re.compile(r"\[[-+0-9.e, ]*\]")
 # What JSON's writer leaves of a float that YAML 1.1 would take for text; and more digits than the strict reader takes.
 _SHORT_FLOAT = re.compile(r"(?<=[\[ ])(-?[0-9])(?=e[-+])e")
 _LONG_NUMBER = re.compile(r"[0-9]{4000}")
+# What canonical text says otherwise than compact JSON with sorted keys.
+_LIFTED = re.compile(r'[0-9]\.[0-9]|"\$|[0-9]{16}')
 _spelt = json.JSONEncoder(ensure_ascii=False).encode
+_sorted = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 _MEMORABLE = 160
 """Characters up to which a value or a line is remembered: short ones come again."""
 
@@ -181,8 +184,6 @@ class _Splicer:
 
     def __init__(self) -> None:
         self._anchors: dict[str, _Part] = {}
-        self._values: dict[str, _Part] = {}
-        self._leads: dict[str, _Lead] = {}
         self._lines: list[str] = []
         self._at = 0
         self._out: list[str] = []
@@ -249,15 +250,10 @@ class _Splicer:
             if depth > MAX_DEPTH:
                 raise _Doubt
 
-    def _lead(self, text: str) -> _Lead:
-        lead = _read_lead(text)
-        self._leads[text] = lead
-        return lead
-
     def _mapping(self, column: int) -> None:
         self._depth += 1
         self._reach(self._depth)
-        lines, leads, values, out = self._lines, self._leads, self._values, self._out
+        lines, leads, values, out = self._lines, _leads, _values, self._out
         start, before, count = len(out), "", 0
         out.append("{")
         while True:
@@ -267,7 +263,7 @@ class _Splicer:
                 if line[-1:] != ":":
                     break
                 text = line[:-1]
-            lead = leads.get(text) or self._lead(text)
+            lead = leads.get(text) or _lead(text)
             if lead.column != column:
                 break
             self._at += 1
@@ -366,11 +362,11 @@ class _Splicer:
 
     def _scalar(self, text: str) -> _Part:
         """A scalar or a collection on one line."""
-        part = self._values.get(text)
+        part = _values.get(text)
         if part is None:
             part = _one_line(text)
             if len(text) <= _MEMORABLE:
-                self._values[text] = part
+                _remember(_values, text, part)
         return part
 
     def _literal(self, lead: str, column: int) -> str:
@@ -421,6 +417,27 @@ def _mapping_of(texts: Mapping[str, str], keys: Iterable[str]) -> str:
     return "{" + ",".join([f'"{key}":{texts[key]}' for key in keys]) + "}"
 
 
+# What one file holds, the next one holds again: both say the same for every file.
+_leads: dict[str, _Lead] = {}
+_values: dict[str, _Part] = {}
+_MOST_REMEMBERED = 20_000
+
+T = TypeVar("T")
+
+
+def _remember(known: dict[str, T], text: str, found: T) -> None:
+    if len(known) >= _MOST_REMEMBERED:
+        known.clear()
+    known[text] = found
+
+
+def _lead(text: str) -> _Lead:
+    lead = _read_lead(text)
+    if len(text) <= _MEMORABLE:
+        _remember(_leads, text, lead)
+    return lead
+
+
 def _read_lead(text: str) -> _Lead:
     match = _LEAD.fullmatch(text)
     if match is None:
@@ -466,28 +483,27 @@ def _unescaped(text: str) -> str:
 
 
 def _flow(text: str) -> _Part:
-    flat = _FLAT.fullmatch(text)
-    if flat is not None and len(text) <= _MEMORABLE:
-        keys = _PAIR.findall(text) if text[0] == "{" else ()
-        if all(map(operator.lt, keys, keys[1:])) and (len(keys) != 1 or not keys[0].startswith("$")):
-            pieces = text.split('"')
-            pieces[::2] = [piece.replace(" ", "") for piece in pieces[::2]]  # what is outside of quotes
-            return _Part('"'.join(pieces), 1 + len(pieces) + text.count(","), 1)
+    if (part := _flat(text)) is not None:
+        return part
     if len(text) > MAX_KEY and not _NUMBERS.fullmatch(text):
         raise _Doubt
     value = json.loads(text)
     # The writer's spelling and no other; so a key that stands there twice is seen, too.
     if _SHORT_FLOAT.sub(r"\1.0e", _spelt(value)) != text or _LONG_NUMBER.search(text):
         raise _Doubt
-    return _Part(canonical(value).decode("utf-8"), *_extent(value))
+    lifted = not text.isascii() or _LIFTED.search(text) is not None
+    # Counted from above, by the signs before each of them: words may hold these, too.
+    nodes, height = 1 + 2 * text.count(",") + sum(map(text.count, ":[{")), sum(map(text.count, "[{"))
+    return _Part(canonical(value).decode("utf-8") if lifted else _sorted(value), nodes, height)
 
 
-def _extent(value: Any) -> tuple[int, int]:
-    """Scalars and collections, keys included, and the levels of collections."""
-    if type(value) is dict:
-        inner = [_extent(item) for item in value.values()]
-        return 1 + len(inner) + sum(nodes for nodes, _ in inner), 1 + max((high for _, high in inner), default=0)
-    if type(value) is list:
-        inner = [_extent(item) for item in value]
-        return 1 + sum(nodes for nodes, _ in inner), 1 + max((high for _, high in inner), default=0)
-    return 1, 0
+def _flat(text: str) -> _Part | None:
+    """A list or a mapping of scalars without escapes: the usual, told from its text alone."""
+    if len(text) > _MEMORABLE or _FLAT.fullmatch(text) is None:
+        return None
+    keys = _PAIR.findall(text) if text[0] == "{" else ()
+    if not all(map(operator.lt, keys, keys[1:])) or (len(keys) == 1 and keys[0].startswith("$")):
+        return None
+    pieces = text.split('"')
+    pieces[::2] = [piece.replace(" ", "") for piece in pieces[::2]]  # what is outside of quotes
+    return _Part('"'.join(pieces), 1 + len(pieces) + text.count(","), 1)

@@ -11,6 +11,8 @@ Invariants:
 
 from __future__ import annotations
 
+import functools
+import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,10 +74,8 @@ class Redactor:
         self._paths = tuple(compile_path(path) for path in texts["paths"])
         self._texts = texts
         self._lock = threading.Lock()
-        self._exact = frozenset(value for _, value in _secrets.environment_values(environ))
-        self._state = self._looking_for(
-            {value: f"environment variable {name}" for name, value in _secrets.environment_secrets(environ)}
-        )
+        self._exact, secrets = _environment(tuple(environ.items()))
+        self._state = self._looking_for(secrets)
 
     @property
     def rules(self) -> Mapping[str, str]:
@@ -237,8 +237,7 @@ class Redactor:
         return True
 
     def _looking_for(self, sources: Mapping[str, str]) -> _State:
-        matcher = Matcher(sources, keys=self._keys, patterns=self._patterns, exact=self._exact)
-        return _State(sources, matcher, Clean())
+        return _state_of(tuple(sources.items()), self._keys, self._patterns, self._exact)
 
     def _headers(self, pairs: Iterable[tuple[str, str]], allowed: Mapping[str, str]) -> dict[str, str]:
         listed = [(name.lower(), value) for name, value in pairs]
@@ -257,6 +256,26 @@ class Redactor:
 
     def _header_value(self, name: str, value: str) -> str:
         return self.url(value) if name in PLACES else self.text(without_boundary(name, value))
+
+
+# Every run of a session looks for much the same.
+@functools.lru_cache(maxsize=16)
+def _state_of(
+    sources: tuple[tuple[str, str], ...],
+    keys: frozenset[str],
+    patterns: tuple[re.Pattern[str], ...],
+    exact: frozenset[str],
+) -> _State:
+    known = dict(sources)
+    return _State(known, Matcher(known, keys=keys, patterns=patterns, exact=exact), Clean())
+
+
+@functools.lru_cache(maxsize=4)
+def _environment(variables: tuple[tuple[str, str], ...]) -> tuple[frozenset[str], dict[str, str]]:
+    """What is a credential where it stands alone, and what is looked for everywhere, with where it is from."""
+    environ = dict(variables)
+    secrets = {value: f"environment variable {name}" for name, value in _secrets.environment_secrets(environ)}
+    return frozenset(value for _, value in _secrets.environment_values(environ)), secrets
 
 
 def _strings(values: Iterable[str], name: str) -> list[str]:

@@ -30,6 +30,8 @@ _NAMED = re.compile(
     r"(?:key|token|secret|pass|credential|authorization|cookie|auth|bearer|jwt|pwd|connection)",
     re.IGNORECASE,
 )
+# A URL with a user, a query or a fragment; others hold nothing.
+_TELLING_URL = re.compile(r"://[^\s\x00]*[@?#]")
 _URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.\-]{1,20}://[^\s\"'<>\\`\x00]+")
 _FORM = re.compile(r"[A-Za-z0-9_.\-\[\]%]+=[^&\s=]*(?:&[A-Za-z0-9_.\-\[\]%]+=[^&\s=]*)*")
 _PARAMETER = re.compile(r"([^=&?#;]+)=([^&#;]*)")
@@ -74,7 +76,7 @@ class Matcher:
         """Whether ``spans`` may find anything in the text or in a part of it; false is certain."""
         return (
             any(form in text for form in self._forms)
-            or "://" in text
+            or ("://" in text and _TELLING_URL.search(text) is not None)
             or any(pattern.search(text) for pattern in self._patterns)
             or self._may_name(text)
         )

@@ -110,8 +110,12 @@ class Context:
         # Other threads go on making uuids meanwhile: what is walked through is a copy.
         made = _Made(tuple(self.values.get("uuid", ())))
         kept: dict[str, set[str]] = {"uuid": set()}
+        known_texts: set[str] = set()  # a history says the same again with every request, and brings nothing new
         for sent, received in told:
             for text in _texts(sent):
+                if text in known_texts:
+                    continue
+                known_texts.add(text)
                 kept["uuid"].update(made.taken(text))
                 known_paths = tokens.known_paths(text, self.paths)
                 paths = {tokens.plain_path(text[start:end]) for start, end in known_paths}
