@@ -816,8 +816,9 @@ def test_what_no_file_can_hold_does_not_cost_the_recording(tracer: Tracer, path:
 
 
 def test_benchmark_of_spans_runs(tmp_path: Path) -> None:
-    command = [sys.executable, str(HERE.parent / "benchmarks" / "spans.py"), "--agents=20", "--spans=3", "--rounds=2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-m", "benchmarks.spans", "--agents=20", "--spans=3", "--rounds=2"]
+    env = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "20 agents x 3 spans, median of 2 rounds" in done.stdout
     assert done.stdout.count("spans/s") == 4

@@ -332,8 +332,9 @@ class _Splicer:
             part = self._anchors.get(rest[1:])
             if part is None:
                 raise _Doubt
+            # Before it is written out: a kilobyte of aliases can stand for gigabytes.
             self._text += len(part.text)
-            if self._text > MAX_TEXT:
+            if self._text > MAX_TEXT or self._nodes + part.nodes > MAX_NODES:
                 raise _Doubt
             self._take(part)
         elif rest[0] == "&":
