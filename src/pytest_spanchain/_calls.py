@@ -23,7 +23,7 @@ from ._player import Player
 from ._screen import Screen
 from ._tool_calls import ToolCalls
 from ._volatile import Substitution, Volatile
-from .errors import MissError
+from .errors import CassetteError, MissError
 
 UNANSWERED: Mapping[str, Any] = {
     "status": None,
@@ -80,6 +80,8 @@ class Call:
         """Hears of the tools that it asks for."""
         self.at_close: Callable[[], None] | None = None
         """How to finish if the run ends first: a stream that nobody reads to its end."""
+        self.at_next: Callable[[], None] | None = None
+        """What to do before the next call of the thread or task that made this one: it has gone on."""
 
     def active(self) -> AbstractContextManager[None]:
         """Makes this call's span the parent of what the real thing starts."""
@@ -184,7 +186,7 @@ class Calls:
         Of one that may be none of the tool's, ``ToolCalls.answered`` says so later.
         """
         self._admit()
-        crossing = self._screened(crossing)
+        crossing = self._screened(crossing, crossing.request)
         asked_as = self._tool_calls.done(crossing.attributes.get(TOOL_NAME, ""), crossing.request["arguments"])
         if asked_as:
             crossing = replace(crossing, attributes={**crossing.attributes, TOOL_CALL_ID: asked_as})
@@ -192,24 +194,26 @@ class Calls:
 
     def _begun(self, crossing: Crossing, tool_calls: ToolCalls) -> Call:
         self._admit()
-        operation = None
+        operation, request = None, crossing.request
         if crossing.kind == "http":
-            request = self._screen.http_request(crossing.request)
+            request = self._screen.http_request(request)
             asked = _genai.content(request["body"])
             operation = _genai.recognise(method=request["method"], url=request["url"], body=asked)
-            crossing = replace(crossing, request=request)
             if operation is not None:
                 attributes = {**crossing.attributes, **operation.attributes}
                 crossing = replace(crossing, kind="model", name=operation.name, attributes=attributes)
                 tool_calls.offer(_genai.declared_tools(operation, asked))
-        return self._opened(self._screened(crossing), operation, tool_calls)
+        return self._opened(self._screened(crossing, request), operation, tool_calls)
 
-    def _screened(self, crossing: Crossing) -> Crossing:
-        return replace(crossing, request=self._screen.request(crossing.kind, crossing.request))
+    def _screened(self, crossing: Crossing, request: Mapping[str, Any]) -> Crossing:
+        return replace(crossing, request=self._screen.request(crossing.kind, request))
 
     def _opened(self, crossing: Crossing, operation: _genai.Operation | None, tool_calls: ToolCalls) -> Call:
         """A call that is screened gets its span, and what is recorded of it."""
         span = self.capture.open(self._screen.text(crossing.name), span_kind=crossing.span_kind)
+        for other in self.in_flight:
+            if other.at_next is not None and other.span.strand is span.strand:
+                self.findings.tried(other.at_next)
         span.attributes = self._screen.attributes(crossing.attributes)
         span.exchange = Exchange(crossing.kind, crossing.request, None)
         runs = crossing.runs or (crossing.kind == "tool" and self._runs_in_replay(span))
@@ -229,7 +233,7 @@ class Calls:
         request = self._screen.request(exchange.kind, request)
         if call.span.graft is not None:
             request = self._translated(call.span, call.span.graft[1], request)
-        call.span.exchange = replace(exchange, request=request)
+        call.span.exchange = Exchange(exchange.kind, request, exchange.response)
 
     def finish(self, call: Call, response: Mapping[str, Any], *, attributes: Mapping[str, Any]) -> None:
         """A call is over; see ``Call.finish``."""
@@ -238,7 +242,8 @@ class Calls:
         if call.recorded is None:
             response = self._screen.response(span.exchange.kind, operation, response)
         # What stands for an answer that was never recorded is none either.
-        span.exchange = replace(span.exchange, response=None if response is UNANSWERED else response)
+        answered = None if response is UNANSWERED else response
+        span.exchange = Exchange(span.exchange.kind, span.exchange.request, answered)
         found = dict(attributes)
         if operation is not None:
             found.update(_genai.describe_response(operation, response))
@@ -253,7 +258,7 @@ class Calls:
         span = call.span
         assert span.exchange is not None
         response = self._screen.response(span.exchange.kind, None, response)
-        span.exchange = replace(span.exchange, response=response)
+        span.exchange = Exchange(span.exchange.kind, span.exchange.request, response)
         self._tell(span, response, {})
 
     def _tell(self, span: OpenSpan, response: Mapping[str, Any], found: dict[str, Any]) -> None:
@@ -309,9 +314,15 @@ class Calls:
         span.exchange = Exchange(kind, self._translated(span, served, request), None)
         if runs:
             return None
+        try:
+            response = served.exchange.response
+        except CassetteError as error:  # it is built now; the agent may swallow this
+            self.capture.close(span)
+            self.findings.note_error(str(error))
+            raise
         self._player.skip_below(served)
         span.graft = (self._player.cassette.tree, served)
-        return served.exchange.response or UNANSWERED
+        return response or UNANSWERED
 
     def _translated(self, span: OpenSpan, served: Span, request: Mapping[str, Any]) -> Mapping[str, Any]:
         assert served.exchange is not None

@@ -59,6 +59,7 @@ class _Member:
         self._run = Run(Plan(nodeid=f"child-{self._pid}", path=folder / "none.yaml", settings=settings))
         self._stack = ExitStack()
         self._over = threading.Event()
+        self._telling = threading.Lock()
         self._told = 0
 
     def start(self) -> None:
@@ -76,11 +77,13 @@ class _Member:
     def _report(self, *, done: bool) -> None:
         if os.getpid() != self._pid:
             return
-        spans, findings = self._run.live.spans, self._run.findings
-        if done or len(spans) != self._told:
-            self._told = len(spans)
-            # Not its notes: they speak of a replay, in which it does not run.
-            _put(self._folder, Report(spans, done, errors=tuple(findings.errors(()))))
+        # One at a time, and nothing after the last word: two writers would tear the file.
+        with self._telling:
+            spans, findings = self._run.live.spans, self._run.findings
+            if done or (len(spans) != self._told and not self._over.is_set()):
+                self._told = len(spans)
+                # Not its notes: they speak of a replay, in which it does not run.
+                _put(self._folder, Report(spans, done, errors=tuple(findings.errors(()))))
 
     def _end(self) -> None:
         if os.getpid() != self._pid:

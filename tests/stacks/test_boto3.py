@@ -12,6 +12,7 @@ import urllib.request
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,12 @@ def test_errors_in_a_stream(proof: Proof, session: Any, on_wire: OnWire) -> None
     events = [*streamed("a")[:2], frame("throttlingException", {"message": "slow down"}, message="exception")]
     server = on_wire(lambda seen: in_chunks(*events))
     bedrock = client(session, server.url)
-    recorded = proof.holds(lambda: list(bedrock.converse_stream(modelId=MODEL, messages=[user("a")])["stream"]))
+
+    def agent() -> Any:
+        with closing(bedrock.converse_stream(modelId=MODEL, messages=[user("a")])["stream"]) as stream:
+            return list(stream)
+
+    recorded = proof.holds(agent)
     assert isinstance(recorded.raised, exceptions.EventStreamError)
     assert "slow down" in str(recorded.raised)
 

@@ -27,6 +27,7 @@ from recording import record, replay, run
 from servers import CountingListener, ModelServer
 
 grpc: Any = pytest.importorskip("grpc")
+experimental: Any = pytest.importorskip("grpc.experimental")
 protoc: Any = pytest.importorskip("grpc_tools.protoc")
 
 STACK = Stack(
@@ -484,7 +485,7 @@ def test_interceptors_run_above(proof: Proof, pb: Any, server: GrpcServer) -> No
 
 
 def test_a_channel_of_one_thread(proof: Proof, pb: Any, server: GrpcServer) -> None:
-    option = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
+    option = (experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
     with grpc.insecure_channel(server.target, options=[option]) as channel:
         stub = pb.DeskStub(channel)
         proof.holds(lambda: streamed(pb, stub, "1"), ran=["watch 1"])

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ from starts import STARTED
 
 from model_replies import answer
 from proof import REPLAYS, Stack
-from pytest_spanchain import Deviation, UsageError, boundaries, use_cassette
+from pytest_spanchain import Deviation, UsageError, _joining, boundaries, use_cassette
 from pytest_spanchain._model import Span
 from pytest_spanchain._plan import Plan
 from pytest_spanchain._run import OWNERSHIP, Hooks, Run
 from pytest_spanchain._settings import RecordMode, Settings
 from pytest_spanchain.boundaries import _wait
+from pytest_spanchain.boundaries.clients.subprocess import _heard
 from pytest_spanchain.boundaries.clients.subprocess import _joined as joined
 from pytest_spanchain.boundaries.clients.subprocess._playback import Playback
 from recording import Outcome, record, replay, run
@@ -415,26 +417,105 @@ def test_what_a_child_does_not_read_is_compared(bench: Bench, command: str, way:
         assert (cause.kind, [change.path for change in cause.changes]) == ("input_changed", ["request.stdin.text"])
 
 
-def test_what_is_written_after_the_last_word_is_compared(bench: Bench) -> None:
+@pytest.mark.parametrize("between", ["nothing", "a rest", "asks", "calls"])
+def test_what_is_written_after_the_last_word_is_compared(
+    bench: Bench, between: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The child is over before its input is closed; what was given to it is known all the same."""
 
-    def agent(last: bytes = b"quit\n", more: bytes = b"") -> Any:
-        command = ["sh", "-c", "read word; sleep 0.1; echo $word"]
+    def agent(last: bytes = b"quit\n", more: bytes = b"", meanwhile: Callable[[Any], object] = id) -> Any:
+        command = ["sh", "-c", "read word; sleep 0.3; echo $word"]
         with subprocess.Popen(command, stdin=-1, stdout=-1, bufsize=0) as child:
             assert child.stdin is not None
             assert child.stdout is not None
             child.stdin.write(last)
+            meanwhile(child)
             if more:
                 child.stdin.write(more)
             said = child.stdout.read()
             code = child.wait()
         return said, code
 
-    assert bench.holds(agent).value == (b"quit\n", 0)
+    def ask_after(child: Any) -> None:
+        assert child.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.01)
+
+    def call_elsewhere(child: Any) -> None:
+        elsewhere = threading.Thread(target=subprocess.run, args=(["echo", "elsewhere"],), kwargs={"stdout": -1})
+        elsewhere.start()
+        elsewhere.join()
+
+    meanwhile: dict[str, Callable[[Any], object]] = {
+        "nothing": id,
+        "a rest": lambda child: time.sleep(0.02),
+        "asks": ask_after,
+        "calls": call_elsewhere,
+    }
+    run_it = functools.partial(agent, meanwhile=meanwhile[between])
+    monkeypatch.setattr(_heard, "QUIET_SECONDS", 0.5)  # a machine that is busy may take longer than most
+    assert bench.holds(run_it).value == (b"quit\n", 0)
     assert re.search(r"turns: .*\bs\b", bench.cassette.read_text())
-    for changed in (lambda: agent(b"quit\nand more\n"), lambda: agent(more=b"and more\n"), lambda: agent(b"exit\n")):
-        (cause,) = bench.breaks(changed)
+    for changed in ({"last": b"quit\nand more\n"}, {"more": b"and more\n"}, {"last": b"exit\n"}):
+        (cause,) = bench.breaks(functools.partial(run_it, **changed))
         assert (cause.kind, [change.path for change in cause.changes]) == ("input_changed", ["request.stdin.text"])
+
+
+@pytest.mark.parametrize("between", ["polls", "another child"])
+def test_input_that_is_on_its_way_is_answered_whatever_the_agent_does_meanwhile(bench: Bench, between: str) -> None:
+    """Found on its way by whoever asks whether there is more to come, it is heard even so."""
+
+    words = [b"%d\n" % number for number in range(9)]
+
+    def agent() -> Any:
+        command = ["sh", "-c", "for n in 1 2 3 4 5 6 7 8 9; do read word; echo $word; done"]
+        said = []
+        with subprocess.Popen(command, stdin=-1, stdout=-1, bufsize=0) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            for word in words:
+                child.stdin.write(word)
+                if between == "polls":
+                    child.poll()
+                else:
+                    subprocess.run(["echo", "meanwhile"], check=True, capture_output=True)
+                said.append(child.stdout.read(2))
+        return said
+
+    before = time.monotonic()
+    assert bench.holds(agent).value == words
+    assert time.monotonic() - before < _wait.HOLD_SECONDS / 2, "replay waited for what had come"
+
+
+def test_who_stops_reading_waits_for_no_reader(bench: Bench) -> None:
+    def agent() -> Any:
+        command = ["sh", "-c", "echo 1 >&2; sleep 0.05; echo 2 >&2; sleep 0.05; exec <&-; echo out"]
+        with subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1) as child:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            return child.stdout.read(), child.stderr.read()
+
+    assert bench.holds(agent).value == (b"out\n", b"1\n2\n")
+
+
+@pytest.mark.parametrize("goes_on", ["by reading", "by another child", "by waiting"])
+def test_what_is_written_to_a_child_that_has_stopped_reading_is_refused(bench: Bench, goes_on: str) -> None:
+    def agent() -> Any:
+        command = ["sh", "-c", "read word; exec <&-; sleep 0.1; echo $word"]
+        with subprocess.Popen(command, stdin=-1, stdout=-1, bufsize=0) as child:
+            given = child.stdin
+            assert given is not None
+            assert child.stdout is not None
+            given.write(b"first\n")
+            if goes_on == "by reading":
+                child.stdout.read(1)
+            elif goes_on == "by another child":
+                subprocess.run(["sleep", "0.2"], check=True)
+            else:
+                child.wait()
+            return raised(lambda: given.write(b"second\n"))
+
+    assert "Broken pipe" in str(bench.holds(agent).value)
 
 
 def test_how_much_goes_to_a_child_that_stops_reading_is_chance(bench: Bench) -> None:
@@ -1110,6 +1191,29 @@ def test_a_child_that_cannot_join_is_recorded_all_the_same(bench: Bench, sdk_env
     recorded = bench.records(child_agent(bench, sdk_env.url, "-I"))
     assert _kinds(recorded) == ["span", "process"]
     assert recorded.value == "On its way.\n"
+
+
+def test_a_report_is_whole_whoever_tells(tmp_path: Path) -> None:
+    (tmp_path / joined.SETTINGS).write_text('{"tools": [], "redact": [], "allow_hosts": []}')
+    member = _joining._Member(tmp_path)
+
+    def tell() -> None:
+        for _ in range(200):
+            member._told = -1  # something is new
+            member._report(done=False)
+
+    with ThreadPoolExecutor(3) as pool:
+        telling = [pool.submit(tell) for _ in range(3)]
+        while not all(one.done() for one in telling):
+            for path in tmp_path.glob("*.report"):
+                assert joined.read(path.read_bytes()) is not None, "a torn report"
+    for one in telling:
+        one.result()
+    member._over.set()
+    (path,) = tmp_path.glob("*.report")
+    path.unlink()
+    tell()
+    assert not [*tmp_path.glob("*.report")], "nothing is told after the last word"
 
 
 def test_a_child_that_is_killed_has_told_what_it_had_told(bench: Bench) -> None:

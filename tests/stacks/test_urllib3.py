@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
@@ -235,9 +236,9 @@ def test_broken_answers_break_in_the_same_way(proof: Proof, on_wire: OnWire, pre
     url = on_wire(lambda seen: ENDS[seen.headers["x-end"]]).url
 
     def ask(pool: Any, end: str) -> Any:
-        return pool.request(
-            "GET", f"{url}/{end.replace(' ', '-')}", headers={"x-end": end}, preload_content=preload
-        ).read()
+        target = f"{url}/{end.replace(' ', '-')}"
+        with closing(pool.request("GET", target, headers={"x-end": end}, preload_content=preload)) as response:
+            return response.read()
 
     def agent() -> Any:
         with urllib3.PoolManager(retries=False) as pool:

@@ -87,6 +87,8 @@ FRAMEWORKS: dict[str, str] = {
 }
 """The same for ``frameworks``: what runs tools."""
 
+_NAMES = (*CLIENTS, *FRAMEWORKS)
+_installed: tuple[ModuleType | None, ...] = ()
 _lock = threading.Lock()
 _MARK = "_spanchain_boundary"
 
@@ -114,15 +116,21 @@ def around(run: Run) -> Iterator[None]:
 
 def install() -> None:
     """Patch the watched libraries, now or when they are imported."""
+    global _installed
     with _lock:
         threads.install()
         _watcher.start()
-        for name in (*CLIENTS, *FRAMEWORKS):
-            module = sys.modules.get(name)
+        imported = tuple(map(sys.modules.get, _NAMES))
+        if imported == _installed:  # modules are equal only to themselves
+            return
+        _installed = imported
+        for name, module in zip(_NAMES, imported, strict=True):
             # A module that is still being imported has no spec loaded to the end; the watcher is too late for it. And
             # what tests put in a module's place is none.
             if isinstance(module, ModuleType) and not getattr(module.__spec__, "_initializing", False):
                 _install_one(name, module)
+            elif module is not None:
+                _installed = ()
 
 
 def unrecognised(settings: Settings) -> list[str]:

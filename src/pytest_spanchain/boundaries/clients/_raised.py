@@ -73,7 +73,10 @@ def raised_again(error: Mapping[str, Any]) -> Exception:
         response = client.Response(int(refused[1]), request=request)
         made: Exception = client.HTTPStatusError(message, request=request, response=response)
         return made
-    try:
-        return kind(message) if message else kind()
-    except TypeError:
-        return ConnectionError(f"{error['type']}: {message}")
+    # Without words, some classes take none and others want an empty text (those of httpx).
+    for args in [(message,)] if message else [(), ("",)]:
+        try:
+            return kind(*args)
+        except TypeError:  # its constructor wants more
+            continue
+    return ConnectionError(f"{error['type']}: {message}")

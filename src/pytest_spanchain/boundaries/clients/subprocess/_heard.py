@@ -13,6 +13,9 @@ from ._turns import Needs, Played
 IDLE_SECONDS = 1.0
 """After how long input that was changed, and is shorter than the recorded one, counts as all there."""
 
+QUIET_SECONDS = 0.05
+"""After how long an agent has said all to a child that stops reading: it may have to wait for a processor meanwhile."""
+
 
 class Heard:
     """Input, its end, and signals; its user holds a lock. Its times are its user's, in seconds: tests stop clocks.
@@ -43,6 +46,10 @@ class Heard:
         self.closed = self.closed or not data
         self.input.arrived += data
         self._lines += data.count(b"\n")
+
+    def is_quiet(self, *, now: float) -> bool:
+        """Whether the agent has no more to say, as far as one can tell."""
+        return self.closed or self.input.is_told or now - self._heard_at >= QUIET_SECONDS
 
     def all(self) -> bytes:
         """The input, as far as the recording knows what it was then: how much more goes to a child is chance."""

@@ -11,9 +11,9 @@ import shlex
 import sys
 import sysconfig
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from ...._guard.site import shown
 from ...._run import OWNERSHIP, Run
 from .._variables import GATEWAY
 from . import _command as commands
@@ -24,6 +24,7 @@ _WAYS = {
     "os.exec": lambda args: _command(args[1]),
 }
 _FORKS = ("os.fork", "os.forkpty")
+_HEARD = frozenset((*_WAYS, *_FORKS))
 _FORKERS = {("os", "_spawnvef"): "args", ("pty", "spawn"): "argv", ("ptyprocess.ptyprocess", "spawn"): "argv"}
 """Functions that fork in order to start a program, and their variable that holds its command line."""
 _STANDARD = tuple(path for key, path in sysconfig.get_paths().items() if key in ("stdlib", "platstdlib"))
@@ -65,7 +66,7 @@ def started(command: commands.Command, *, env: Mapping[Any, Any] | None = None) 
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
-    if not OWNERSHIP.active:
+    if event not in _HEARD or not OWNERSHIP.active:
         return
     if event in _FORKS:
         _forked(event)
@@ -144,13 +145,6 @@ def _starter() -> str | None:
         elif name.startswith(_LIBRARIES):
             return None
         elif not name.startswith(("<", *_STANDARD)):
-            return f"{_shown(name)}:{frame.f_lineno} in {frame.f_code.co_name}"
+            return f"{shown(name)}:{frame.f_lineno} in {frame.f_code.co_name}"
         frame = frame.f_back
     return "an unknown place" if layered else None
-
-
-def _shown(filename: str) -> str:
-    try:
-        return str(Path(filename).resolve().relative_to(Path.cwd()))
-    except (ValueError, OSError):  # not below the working directory, or that is gone
-        return filename

@@ -71,10 +71,19 @@ def left_in(number: int) -> bytes:
     return os.read(number, size) if size else b""
 
 
+def is_ready(number: int) -> bool:
+    """Whether reading gives something, if only the end, without waiting."""
+    return _tells(number, select.POLLIN)
+
+
 def is_broken(number: int) -> bool:
     """Whether nobody will read what is written there."""
+    return _tells(number, 0)
+
+
+def _tells(number: int, events: int) -> bool:
     watch = select.poll()
-    watch.register(number, 0)
+    watch.register(number, events)
     return bool(watch.poll(0))
 
 

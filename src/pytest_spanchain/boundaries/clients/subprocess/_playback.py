@@ -4,6 +4,7 @@ Invariants:
 
 * Nothing comes out before the agent has done what preceded it when it was recorded, and then chunk by chunk.
 * Input is always taken, so that no agent waits for a child that does not read.
+* A child that stopped reading does so after the agent has said all, however fast what it answers is played.
 * A wait that cannot end is ended, and the run says for what it was.
 """
 
@@ -24,10 +25,13 @@ from . import _pids as pids
 from . import _turns as turns
 from ._command import Command
 from ._heard import Heard
-from ._pipes import SIZE, Outlet, left_in, unread
+from ._pipes import SIZE, Outlet, is_ready, left_in, unread
 from ._script import Script
 
 _TICK = 1
+_DEAF = ("s", "c")
+_CLOSING_SECONDS = 1.0
+"""The most that an agent is held for the end of its input; the thread that closes it needs a moment."""
 _DEADLY = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT)
 
 
@@ -67,9 +71,10 @@ class Playback:
         self._killed: int | None = None
         self._exit = _exits.Exit()
         self._reaped = self._over = self._stopped = False
-        self._is_left = self._is_told = False
+        self._is_left = self._is_told = self._is_past = False
+        self._deaf = threading.Event()
         self._script = Script(self._recorded, self._played, sinks)
-        call.at_close = self._left
+        call.at_close, call.at_next = self._left, self._gone_on
         pids.know(self.pid, self)
         # Now, and not in the thread: a child that has nothing to wait for is over as soon as it can be.
         threading.Thread(target=self._play, name=f"spanchain-served-{self.pid}", daemon=True).start()
@@ -97,12 +102,14 @@ class Playback:
 
     def wait(self, timeout: float | None) -> int | None:
         """The exit code; ``None`` if it still runs then."""
+        if timeout is None:
+            self._gone_on()
         if timeout is None and self._recorded.get("exit") is None and not self._exit.wait(_wait.HOLD_SECONDS):
             self._give_up(f"its exit, which did not come when it was recorded; waited {_wait.HOLD_SECONDS:g} s")
         return self._exit.code if self._exit.wait(timeout) else None
 
     def hurry(self) -> None:
-        """Somebody waits for the exit, and reads nothing meanwhile."""
+        """Somebody waits for the exit, or asks after it, and reads nothing meanwhile."""
         for output in self._script.outputs.values():
             output.hurried = True
 
@@ -142,7 +149,15 @@ class Playback:
                     return None
                 found = [(output.queue[0][0], output) for output in self._script.outputs.values() if output.queue]
                 step = self._script.rest[0] if self._script.rest else None
-                due = sorted((place, id(one), one) for place, one in found if self._heard.has(one.queue[0][2]))
+                stop = self._stop()
+                if stop is not None and self._is_past:
+                    self._do(stop[2])
+                    continue
+                due = sorted(
+                    (place, id(one), one)
+                    for place, one in found
+                    if self._heard.has(one.queue[0][2]) and (stop is None or place < stop[0])
+                )
             blocked = late = False
             for _, _, output in due:
                 state = output.state(self._now)
@@ -157,7 +172,11 @@ class Playback:
                 with self._lock:
                     waits = min((place for place, one in found), default=None)
                     is_next = blocked or waits is None or (step is not None and step[0] < waits)
+                    # Whoever stops reading waits for no reader.
+                    late = late and stop is None
                     if step is not None and is_next and not late and self._heard.has(step[1]):
+                        if step[2] == "s" and not self._heard.is_quiet(now=self._now):
+                            return _TICK / 1000
                         self._do(step[2])
                         continue
                     if step is None and not found:
@@ -203,19 +222,30 @@ class Playback:
             self._hear()
 
     def _hear(self) -> None:
-        assert self._source is not None
         with self._hearing:
+            if self._source is None or not is_ready(self._source):
+                return  # another thread has heard it meanwhile
             data = os.read(self._source, SIZE)
             with self._lock:
-                self._heard.take(data, now=self._now)
-                self._moved_at = self._now
+                self._take(data)
                 if not data:
                     self._deafen()
+
+    def _hear_rest(self) -> None:
+        """What is on its way, without waiting for more."""
+        rest = b"" if self._source is None else left_in(self._source)
+        if rest:
+            self._take(rest)
+
+    def _take(self, data: bytes) -> None:
+        self._heard.take(data, now=self._now)
+        self._moved_at = self._now
 
     def _deafen(self) -> None:
         if self._source is not None:
             os.close(self._source)
             self._source, self._heard.closed = None, True
+        self._deaf.set()
 
     def _put(self, output: Outlet) -> None:
         if output.queue[0][1] is not None:
@@ -229,12 +259,29 @@ class Playback:
             self._finish()
         output.shut()
 
+    def _gone_on(self) -> None:
+        """The agent does something else: if the child stops reading then, there is no more to come."""
+        with self._hearing, self._lock:
+            stop = self._stop()
+            if stop is None or self._source is None:
+                return
+            self._hear_rest()
+            self._poke()  # what was heard here, the thread will not find
+            if not self._heard.has(stop[1]):
+                return
+            self._is_past = True
+        # Closing is the thread's: while it polls a file, nobody else's closing ends it.
+        self._deaf.wait(_CLOSING_SECONDS)
+
+    def _stop(self) -> tuple[int, turns.Needs, str] | None:
+        """The step with which the child stops reading, if that is next."""
+        return self._script.rest[0] if self._script.rest and self._script.rest[0][2] in _DEAF else None
+
     def _do(self, word: str) -> None:
         self._script.rest.popleft()
-        if word in ("s", "c") and self._source is not None:
-            rest = left_in(self._source) if word == "s" else b""
-            if rest:
-                self._heard.take(rest, now=self._now)
+        if word in _DEAF:
+            if word == "s":
+                self._hear_rest()
             self._deafen()
         elif word == "x":
             self._leave(self._recorded.get("exit"))
