@@ -55,9 +55,9 @@ def sample_tree() -> _model.SpanTree:
     answer = {"role": "tool", "tool_call_id": "call_1", "content": "ok\r\n\tdone \n"}
     return _model.SpanTree(
         (
-            _span(1, None, "invoke_agent refund", attributes={"gen_ai.agent.name": "refund", "temperature": 0.1}),
+            span(1, None, "invoke_agent refund", attributes={"gen_ai.agent.name": "refund", "temperature": 0.1}),
             _model_span(2, 1, history, called),
-            _span(
+            span(
                 3,
                 1,
                 "execute_tool refund",
@@ -65,7 +65,7 @@ def sample_tree() -> _model.SpanTree:
                     "tool", {"arguments": {"order": 1412, "big": 2**70}}, {"result": ["refunded", None, True, -0.0]}
                 ),
             ),
-            _span(
+            span(
                 4,
                 3,
                 "POST /refunds",
@@ -87,11 +87,12 @@ def sample_document(**changes: Any) -> dict[str, Any]:
 def document_holding(value: Any) -> dict[str, Any]:
     """A sealed document of one span that carries a value as the result of a tool."""
     exchange = _model.Exchange("tool", {"arguments": {}}, {"result": value})
-    tree = _model.SpanTree((_span(1, None, "execute_tool x", exchange=exchange),))
+    tree = _model.SpanTree((span(1, None, "execute_tool x", exchange=exchange),))
     return _chain.seal(sample_header(), tree, trace_id=TRACE_ID, outcome="passed")
 
 
-def _span(number: int, parent: int | None, name: str, **more: Any) -> _model.Span:
+def span(number: int, parent: int | None, name: str, **more: Any) -> _model.Span:
+    """A span of which its number says the rest."""
     return _model.Span(
         span_id=span_id(number),
         parent_span_id=None if parent is None else span_id(parent),
@@ -106,7 +107,7 @@ def _model_span(number: int, parent: int, messages: list[Any], message: dict[str
     url = "https://api.openai.com/v1/chat/completions"
     body = {"json": {"model": "gpt-5", "messages": messages, "tools": [TOOL]}}
     text = 'data: {"delta": "Re"}\n\ndata: {"delta": "funded."}\n\ndata: [DONE]\n\n'
-    return _span(
+    return span(
         number,
         parent,
         "chat gpt-5",
@@ -264,6 +265,15 @@ def plain_values(*, max_leaves: int = 25) -> st.SearchStrategy[Any]:
     )
 
 
+def rechained(document: dict[str, Any]) -> dict[str, Any]:
+    """The work of an attacker who knows the algorithm: every hash and link made right again."""
+    link = _chain.genesis(document["header"])
+    for entry in document["entries"]:
+        entry["prev_hash"] = link
+        link = entry["sha256_hash"] = _chain.entry_hash(entry)
+    return document
+
+
 @st.composite
 def exchanges(draw: st.DrawFn, kind: str) -> _model.Exchange:
     """An exchange of a kind in any of its shapes."""
@@ -313,7 +323,7 @@ def trees(draw: st.DrawFn, *, max_spans: int = 8) -> _model.SpanTree:
         exchange = draw(exchanges(kind)) if kind != "span" else None
         parent = None if number == 1 else draw(st.integers(min_value=1, max_value=number - 1))
         spans.append(
-            _span(
+            span(
                 number,
                 parent,
                 draw(texts()),

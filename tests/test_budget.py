@@ -11,7 +11,18 @@ import pytest
 from project import Project
 
 HEAVY = ("yaml", "opentelemetry", "deepdiff", "httpx", "httpx2", "openai", "anthropic", "pydantic", "_Watcher")
-OURS_LATE = ("_run", "_store", "_codec", "_compare", "_render", "boundaries", "_trace", "_relay")
+OURS_LATE = (
+    "_hooks",
+    "_life",
+    "_testreport",
+    "_run",
+    "_store",
+    "_codec",
+    "_compare",
+    "_render",
+    "boundaries",
+    "_relay",
+)
 """Rooms of the package that only a marked test needs."""
 
 CONFTEST = """
@@ -116,3 +127,90 @@ def test_plain(request):
     assert "spanchain" not in plain
     assert result.counts == {"replayed": 0, "recorded": 1, "live": 1, "unverified": 0}
     assert Path(project.cassettes()[0]).name.startswith("test_marked-")
+
+
+def test_unmarked_tests_alone_get_no_hook_but_one(project: Project) -> None:
+    project.write(
+        """
+def test_plain(pytestconfig):
+    assert not pytestconfig.pluginmanager.has_plugin("spanchain-runs")
+    ours = pytestconfig.pluginmanager.get_plugin("spanchain")
+    per_test = ("pytest_runtest_protocol", "pytest_runtest_call", "pytest_fixture_setup", "pytest_runtest_makereport")
+    assert not [name for name in per_test if hasattr(ours, name)]
+"""
+    )
+    result = project.run(process=True)
+    assert result.outcomes == {"passed": 1}, result.out
+
+
+LATE = {
+    "before its setup": "@pytest.hookimpl(tryfirst=True)\ndef pytest_runtest_protocol(item):\n    mark(item)",
+    "first in its setup": "@pytest.hookimpl(tryfirst=True)\ndef pytest_runtest_setup(item):\n    mark(item)",
+    "last in its setup": "@pytest.hookimpl(trylast=True)\ndef pytest_runtest_setup(item):\n    mark(item)",
+    "after its setup": ("@pytest.hookimpl(wrapper=True)\ndef pytest_runtest_setup(item):\n    yield\n    mark(item)"),
+}
+
+
+@pytest.mark.parametrize("when", LATE)
+def test_a_test_that_is_marked_only_when_it_runs_has_a_run(project: Project, when: str) -> None:
+    project.pytester.makeconftest(
+        f"import pytest\n\ndef mark(item):\n    item.add_marker('cassette')\n\n{LATE[when]}\n"
+    )
+    project.write(
+        """
+@pytest.mark.parametrize("number", [1, 2])
+def test_it(number):
+    assert ask("hello") == "You said: hello"
+"""
+    )
+    refused = project.run()
+    assert refused.outcomes.keys() <= {"failed", "errors"}, refused.out
+    assert "there is no cassette" in refused.out
+    assert project.requests == 0
+    recorded = project.record()
+    assert recorded.outcomes == {"passed": 2}, recorded.out
+    project.server.close()
+    replayed = project.run()
+    assert replayed.counts == {"replayed": 2, "recorded": 0, "live": 0, "unverified": 0}, replayed.out
+
+
+def test_a_test_that_is_marked_before_its_setup_has_its_fixtures_and_settings_in_the_run(project: Project) -> None:
+    project.pytester.makeconftest(
+        """
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item):
+    item.add_marker("cassette")
+"""
+    )
+    project.write(
+        """
+@pytest.fixture(scope="session")
+def spanchain_config():
+    return {"directory": "golden"}
+
+@pytest.fixture
+def greeting():
+    return ask("in the fixture")
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_it(greeting, number):
+    assert greeting == "You said: in the fixture"
+"""
+    )
+    recorded = project.record()
+    assert recorded.outcomes == {"passed": 2}, recorded.out
+    assert len(list((project.pytester.path / "golden").rglob("*.yaml"))) == 2
+    project.server.close()
+    replayed = project.run()
+    assert replayed.counts == {"replayed": 2, "recorded": 0, "live": 0, "unverified": 0}, replayed.out
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["alone", "xdist"])
+def test_the_hooks_of_runs_cannot_be_taken_away_alone(project: Project, workers: list[str]) -> None:
+    project.write('@pytest.mark.cassette\ndef test_it():\n    ask("hello")\n')
+    result = project.run("-p", "no:spanchain-runs", "--record-mode=once", *workers, process=True)
+    assert "use -p no:spanchain instead" in result.out + result.err
+    assert result.code != 0
+    assert project.requests == 0

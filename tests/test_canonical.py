@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import builders
-from pytest_spanchain._canonical import MAX_SAFE_INTEGER, canonical, digest
+from pytest_spanchain._canonical import MAX_SAFE_INTEGER, canonical, digest, digest_of_plain, value_of
 from pytest_spanchain.errors import Unrecordable
 
 SAFE = st.integers(min_value=-MAX_SAFE_INTEGER, max_value=MAX_SAFE_INTEGER)
@@ -102,3 +103,46 @@ def test_a_hash_of_one_purpose_serves_no_other() -> None:
 def test_what_has_no_json_form_is_refused_with_its_place(value: Any) -> None:
     with pytest.raises(Unrecordable, match=r"^\$\.here\[1\]"):
         canonical({"here": [0, value]})
+
+
+@given(builders.plain_values())
+def test_the_digest_of_what_is_known_to_be_plain_is_the_same(value: Any) -> None:
+    assert digest_of_plain("test/v1", value) == digest("test/v1", value)
+
+
+@pytest.mark.parametrize(
+    "value", [1e16, 5e-324, -0.0, 2**53, {"$int": "1"}, {"\ue000": 1, "\U0001f600": 2}, [1.0, 1, True]]
+)
+def test_and_where_sorted_json_says_it_otherwise(value: Any) -> None:
+    assert digest_of_plain("test/v1", value) == digest("test/v1", value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "\ud800", {"a": {1}}, [object()]])
+def test_what_is_plainly_not_plain_is_refused_there_too(value: Any) -> None:
+    with pytest.raises(Unrecordable):
+        digest_of_plain("test/v1", value)
+
+
+TAGS = st.recursive(
+    st.sampled_from([1.5, -0.0, 1e22, 2**60, 1, True, None, "1.0", "1, ", "}", '"}', '{"$float":"1.0"}', "\\"]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["$float", "$int", "$esc", ":", "b", '"}']), inner, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+def exactly(value: Any) -> str:
+    """What tells values apart that are equal only by ``==``."""
+    if isinstance(value, dict):
+        return repr({key: exactly(value[key]) for key in sorted(value)})
+    return repr([exactly(item) for item in value]) if isinstance(value, list) else repr(value)
+
+
+@settings(max_examples=1000)
+@given(TAGS)
+@example({"a": {"$float": "1, ", ":": ""}})
+@example({"$float": "1.0", "unit": "x"})
+def test_the_value_of_a_canonical_text_is_the_one_it_was_made_of(value: Any) -> None:
+    assert exactly(value_of(canonical(value).decode())) == exactly(value)

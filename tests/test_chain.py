@@ -6,8 +6,11 @@ import ast
 import copy
 import math
 import pickle
+import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +21,12 @@ from hypothesis import given, settings
 import builders
 import pytest_spanchain
 from pytest_spanchain import _chain, _codec, _ledger, _model, _recorder, _store, _summary
+from pytest_spanchain._codec.splice import splice
 from pytest_spanchain._redact import Redactor
 from pytest_spanchain._volatile import Context
 from pytest_spanchain.errors import CassetteBroken, CassetteError, CassetteIncomplete, RecordingError, Unrecordable
 
 Change = Callable[[dict[str, Any]], object]
-
-
-def rechained(document: dict[str, Any]) -> dict[str, Any]:
-    """The work of an attacker who knows the algorithm: every hash and link made right again."""
-    link = _chain.genesis(document["header"])
-    for entry in document["entries"]:
-        entry["prev_hash"] = link
-        link = entry["sha256_hash"] = _chain.entry_hash(entry)
-    return document
 
 
 def test_seal_and_verify_give_back_the_nouns() -> None:
@@ -240,8 +235,63 @@ def test_what_an_exchange_holds_has_an_exact_shape(attack: str) -> None:
     document = builders.sample_document()
     change(document["entries"][seq]["payload"])
     with pytest.raises(CassetteBroken) as caught:
-        _chain.verify(_ledger.Parsed(rechained(document)))
+        _chain.verify(_ledger.Parsed(builders.rechained(document)))
     assert (caught.value.entry, caught.value.field) == (seq, f"payload.{field}")
+
+
+@pytest.fixture
+def _nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small payloads are built at once."""
+    monkeypatch.setattr(sys.modules[splice.__module__], "_SMALL", 0)
+
+
+@pytest.mark.usefixtures("_nothing_is_small")
+@pytest.mark.parametrize("attack", HELD)
+def test_and_it_is_judged_where_it_is_built_later(attack: str) -> None:
+    seq, change, field = HELD[attack]
+    document = builders.sample_document()
+    change(document["entries"][seq]["payload"])
+    parsed = _codec.loads(_codec.dumps(builders.rechained(document)), deferred=True)
+    cassette = _chain.verify(parsed, path="x.yaml")
+    for _ in range(2):
+        with pytest.raises(CassetteBroken) as caught:
+            cassette.build()
+        assert (caught.value.path, caught.value.line) == ("x.yaml", parsed.entry_lines[seq])
+        assert (caught.value.entry, caught.value.field) == (seq, f"payload.{field}")
+
+
+@pytest.mark.usefixtures("_nothing_is_small")
+def test_what_is_built_later_is_the_same() -> None:
+    data = _codec.dumps(builders.sample_document())
+    now, later = (_chain.verify(_codec.loads(data, deferred=deferred)) for deferred in (False, True))
+    assert later.tree == now.tree
+    assert pickle.loads(pickle.dumps(later)) == now
+    with pytest.raises(AttributeError, match="no attribute 'answer'"):
+        _ = later.tree.spans[1].exchange.answer  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("_nothing_is_small")
+@pytest.mark.usefixtures("_nothing_is_small")
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda tree: pickle.loads(pickle.dumps(tree))])
+def test_what_is_built_later_can_be_copied_before(copied: Callable[[Any], Any]) -> None:
+    data = _codec.dumps(builders.sample_document())
+    now, later = (_chain.verify(_codec.loads(data, deferred=deferred)).tree for deferred in (False, True))
+    assert copied(tuple(later)) == tuple(now)
+
+
+def test_exchanges_are_built_once_whoever_asks() -> None:
+    cassette = _chain.verify(_codec.loads(_codec.dumps(builders.sample_document()), deferred=True))
+    exchange = cassette.tree.spans[1].exchange
+    assert exchange is not None
+    barrier = threading.Barrier(8)
+
+    def ask(_: int) -> Any:
+        barrier.wait()
+        return exchange.response
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(8)))
+    assert all(one is found[0] for one in found)
 
 
 @pytest.mark.parametrize("attack", RECHAINED)
@@ -251,7 +301,7 @@ def test_a_recomputed_chain_does_not_hide_a_wrong_document(attack: str) -> None:
     change(document)
     # Some attacks leave no document that could be hashed; the rest get every hash right.
     if isinstance(document.get("header"), dict) and all(isinstance(entry, dict) for entry in document["entries"]):
-        rechained(document)
+        builders.rechained(document)
     with pytest.raises(CassetteBroken) as caught:
         _chain.verify(_ledger.Parsed(document), path="x.yaml")
     assert (caught.value.field or "") == field
@@ -277,7 +327,7 @@ def test_completeness_is_a_verdict_of_its_own(attack: str) -> None:
     change, words = INCOMPLETE[attack]
     document = builders.sample_document()
     change(document)
-    parsed = _ledger.Parsed(rechained(document))
+    parsed = _ledger.Parsed(builders.rechained(document))
     verdicts = _chain.judge(parsed, path="x.yaml")
     assert verdicts.integrity is None
     assert verdicts.cassette is None
@@ -300,7 +350,7 @@ def test_a_close_that_declares_nothing_is_incomplete() -> None:
     close["seq"] = 0
     close["payload"].update(declared_entries=0, by_kind={})
     document["entries"] = [close]
-    assert _chain.judge(_ledger.Parsed(rechained(document))).completeness is not None
+    assert _chain.judge(_ledger.Parsed(builders.rechained(document))).completeness is not None
 
 
 def test_a_swapped_cassette_says_whose_it_is() -> None:

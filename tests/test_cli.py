@@ -357,3 +357,24 @@ def test_a_file_name_cannot_speak_to_the_terminal(shelf: Path, capsys: pytest.Ca
     assert "\x1b" not in out + err
     assert "a\\x1b[2J.yaml" in out
     assert "b\\x1b[2J.yaml" in err
+
+
+@pytest.mark.parametrize("command", ["show", "diff"])
+def test_a_sealed_answer_of_another_shape_is_refused_before_anything_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    document = builders.sample_document()
+    response = document["entries"][1]["payload"]["response"]
+    response["headers"] = {"padding": "x" * 2_000}  # a large payload, which could be built later
+    del response["end"]
+    link = _chain.genesis(document["header"])
+    for entry in document["entries"]:
+        entry["prev_hash"] = link
+        link = entry["sha256_hash"] = _chain.entry_hash(entry)
+    path = tmp_path / "c.yaml"
+    path.write_bytes(_codec.dumps(document))
+    status = main([command, *[str(path)] * (1 if command == "show" else 2)])
+    out, err = capsys.readouterr()
+    assert status != CLEAN
+    assert out == ""
+    assert "payload.response.end: is missing" in err

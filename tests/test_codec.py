@@ -390,3 +390,33 @@ def test_reading_needs_no_chain() -> None:
     assert _codec.loads(b"header: {}\nentries: []\n").document == {"header": {}, "entries": []}
     with pytest.raises(CassetteError, match="at least one entry"):
         _chain.verify(_codec.loads(b"header: {}\nentries: []\n"))
+
+
+def test_repeated_items_count_each_time_they_are_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = {"role": "user", "content": ["x", 1, 1.0, True, -0.0, 0.0, {"a": "b"}]}
+    document = builders.document_holding([item, [item, {"again": [item]}]] * 30)
+    data = _codec.dumps(document)
+    assert _codec.loads(data).document == document
+    for bound, limit, words in (("MAX_NODES", 1000, "values"), ("MAX_TEXT", 3000, "text")):
+        with monkeypatch.context() as patch:
+            patch.setattr(_yaml_writer, bound, limit)
+            with pytest.raises(Unrecordable, match=words):
+                _codec.dumps(document)
+
+
+def test_a_repeated_item_is_refused_where_it_stands_too_deep() -> None:
+    item: Any = {"a": {"b": ["c"]}}
+    room = _yaml_limits.MAX_DEPTH - 5  # document, entries, entry, payload, response
+    deep: Any = [item]
+    for _ in range(room - 5):
+        deep = [deep]
+    assert _codec.loads(_codec.dumps(builders.document_holding([[item], deep])))
+    with pytest.raises(Unrecordable, match="nested deeper"):
+        _codec.dumps(builders.document_holding([[item], [[deep]]]))
+
+
+def test_alike_items_of_other_types_stay_apart() -> None:
+    items: list[Any] = [{"a": 1}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"a": 0.0}, {"a": -0.0}, {"a": None}, {"a": 1}]
+    found = _codec.loads(_codec.dumps(builders.document_holding(items))).document
+    held = found["entries"][0]["payload"]["response"]["result"]
+    assert list(map(repr, held)) == list(map(repr, items))

@@ -549,3 +549,14 @@ async def test_it(anyio_backend):
     assert result.outcomes == {"failed": 1}
     assert "1 deviation from the golden trace: span_added" in result.out
     assert project.requests == 1
+
+
+def test_conftests_above_the_rootdir_stay_unread(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester.makeconftest("raise AssertionError('of another project')")
+    inner = pytester.mkdir("inner")
+    (inner / "pytest.ini").write_text("[pytest]\n")
+    (inner / "test_one.py").write_text("def test_one():\n    pass\n")
+    monkeypatch.chdir(inner)
+    result = pytester.runpytest_subprocess("--collect-only", "-p", "no:cacheprovider")
+    assert result.ret == 0, result.stdout.str()
+    assert "<Dir inner>\n  <Module test_one.py>" in result.stdout.str()

@@ -452,6 +452,7 @@ def test_drift_is_one_clean_failure(project: Project) -> None:
     assert "spanchain: 1 deviation from the golden trace: input_changed at chat gpt-test" in result.out
     assert "Traceback" not in result.out
     assert "plugin.py" not in result.out
+    assert "_hooks.py" not in result.out
     assert result.counts == {"replayed": 1, "recorded": 0, "live": 0, "unverified": 0}
 
 
@@ -740,6 +741,7 @@ def test_a_missing_cassette_is_told_cleanly_from_a_fixture_too(project: Project)
     assert result.outcomes == {"errors": 1}
     assert "record it: pytest test_it.py::test_ask --record-mode=once" in result.out
     assert "plugin.py" not in result.out
+    assert "_hooks.py" not in result.out
     assert "begin" not in result.out
     assert result.counts["unverified"] == 1
     assert project.requests == 0

@@ -20,8 +20,9 @@ import agents
 import model_replies
 from model_replies import ToolCall, answer
 from project import Project
-from pytest_spanchain import cli, tool
-from recording import record, replay
+from pytest_spanchain import _chain, _codec, cli, tool
+from pytest_spanchain.errors import CassetteBroken
+from recording import record, replay, run
 from servers import CountingListener, ModelServer, Reply, Request
 
 TOOLS = ["agents:lookup", "agents:refund", "agents:notify", "agents:broken"]
@@ -289,3 +290,35 @@ def test_recording_again_changes_only_times_and_hashes(
         assert changed_lines(old, cassette.read_text()) == []
         assert again.verdict.deviations == ()
     replay(cassette, FANS[fan], tools=TOOLS)
+
+
+@pytest.mark.parametrize("part", ["response", "request"])
+def test_a_recomputed_chain_over_what_cannot_be_served_fails_the_run(
+    sdk_env: ModelServer, tmp_path: Path, part: str
+) -> None:
+    answers: list[str] = []
+    sdk_env.script(lambda request: answer(request, f"You said: {'hello ' * 400}"))  # what is small is built at load
+
+    def agent() -> None:
+        try:
+            answers.append(agents.ask("hello"))
+        except Exception:  # noqa: BLE001 - the agent carries on, whatever it is
+            answers.append("sorry")
+
+    path = tmp_path / "c.yaml"
+    record(path, agent)
+    document = _codec.loads(path.read_bytes()).document
+    del document["entries"][1]["payload"][part]["headers"]
+    link = _chain.genesis(document["header"])
+    for entry in document["entries"]:
+        entry["prev_hash"] = link
+        link = entry["sha256_hash"] = _chain.entry_hash(entry)
+    path.write_bytes(_codec.dumps(document))
+    words = f"entry 1, field payload.{part}.headers: is missing"
+    if part == "request":
+        with pytest.raises(CassetteBroken, match=words):
+            run(path, agent)
+        return
+    outcome = run(path, agent)
+    assert words in str(outcome.failure)
+    assert [given[:9] for given in answers] == ["You said:", "sorry"]

@@ -17,7 +17,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pytest_spanchain._redact import ALLOWED_REQUEST_HEADERS, ALLOWED_RESPONSE_HEADERS, Redactor
+from pytest_spanchain._redact import ALLOWED_REQUEST_HEADERS, ALLOWED_RESPONSE_HEADERS, Redactor, options
+from pytest_spanchain._redact import names as _names
+from pytest_spanchain._redact import written as _written
 from pytest_spanchain._redact.printable import UNPRINTABLE, printable
 from pytest_spanchain._redact.secrets import known_format, looks_secret
 from pytest_spanchain._redact.stream import joined
@@ -635,9 +637,13 @@ def test_the_rule_set_has_a_stable_name() -> None:
     assert first["id"] == "spanchain-redaction/1"
     assert len(first["digest"]) == 64
     assert Redactor({}, keys=["a", "b"]).rules == Redactor({}, keys=["b", "a"]).rules
-    assert (
-        len({Redactor({}, **user)["digest"] if False else Redactor({}, **user).rules["digest"] for user in _USERS}) == 4
-    )
+    assert len({Redactor({}, **user).rules["digest"] for user in _USERS}) == 4
+
+
+def test_the_digest_of_the_rule_set_changes_with_the_options_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Redactor({}).rules
+    monkeypatch.setitem(options.OPTIONS, "new-program", {"-z": options.OPTIONS["sshpass"]["-p"]})
+    assert Redactor({}).rules["digest"] != before["digest"]
 
 
 _USERS: list[dict[str, list[str]]] = [{}, {"keys": ["a"]}, {"patterns": ["a"]}, {"paths": ["a"]}]
@@ -748,6 +754,16 @@ def test_a_clean_stream_comes_back_as_the_same_objects() -> None:
     assert counts is chunks
     with pytest.raises(ValueError, match="add up"):
         redactor().stream(text, [1])
+
+
+def test_what_is_learnt_after_a_stream_is_found_in_its_pieces() -> None:
+    redact = redactor()
+    text = event(PLAIN_CANARY[:7]) + event(PLAIN_CANARY[7:])
+    assert redact.stream(text, [len(text)])[0] is text
+    redact.check({"text": text}, "a.yaml")
+    assert redact.value({"api_key": PLAIN_CANARY}) == {"api_key": PLACEHOLDER}
+    with pytest.raises(SecretFound):
+        redact.check({"text": text}, "a.yaml")
 
 
 @given(st.text(alphabet='data:{}[]",\\ \n\rab1é', max_size=60))
@@ -874,3 +890,60 @@ def test_a_clean_megabyte_is_quick() -> None:
     assert redact.value(value) is value
     assert best(lambda: redact.check(value, "entry")) < 0.15
     assert best(lambda: redact.value(value)) < 0.15
+
+
+NAMES = [
+    "api_key",
+    "TOKEN",
+    "to\u017fecret",
+    "pa\u017f\u017f",
+    "\u212aey",
+    "k3y9",
+    "x",
+    "\u00e9",
+    "a" * 70,
+    "abc123def456",
+]
+WRITTEN = st.lists(st.sampled_from([*NAMES, *"-._=: \t\n\"'$?&", "--"]), max_size=12).map("".join)
+
+
+@settings(max_examples=1500)
+@given(text=WRITTEN)
+def test_what_is_asked_before_a_search_never_denies_what_it_finds(text: str) -> None:
+    if _names._WORD.search(text):
+        assert _names.may_be_in(text)
+    if _written._ASSIGNED.search(text):
+        assert _written._may_set_one(text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("_password", "__api_key", "2password", ".password", "$password", "@password", "db:password", "db/password"),
+        *("\u043f\u0430\u0440\u043e\u043b\u044c_password", "x" * 57 + "password"),
+    ],
+)
+def test_a_name_in_json_in_a_text_is_the_name_that_it_is_outside(name: str) -> None:
+    value = {name: "hunter2zz9"}
+    assert "hunter2zz9" not in str(redactor().value(value))
+    once = json.dumps(value, ensure_ascii=False)
+    for text in (once, json.dumps({"arguments": once}, ensure_ascii=False)):
+        assert "hunter2zz9" not in str(redactor().value({"arguments": text})), text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"_password":null,"note":"hello","_password":"hunter2"}',
+        '{"note":"hello","pass\\u0077ord":"hunter2","note":"x"}',
+        '{"password":"hunter2","note":"hello","password":"hunter3"}',
+        '{"password":{"a":"hello"},"password":"hunter2"}',
+    ],
+)
+def test_a_key_that_is_twice_in_an_event_hides_nothing_and_costs_nothing(data: str) -> None:
+    text = f"data: {data}\n\n"
+    clean, chunks = redactor().stream(text, [len(text)])
+    assert "hunter" not in clean
+    assert ("hello" in clean) == ("hello" in text)
+    assert sum(chunks) == len(clean)
+    assert json.loads(clean.removeprefix("data: "))

@@ -264,6 +264,7 @@ def test_a_fixture_that_raises_is_told_without_us(shop: Project, scope: str) -> 
     assert "KeyError: 'west'" in result.out
     assert "pytest_spanchain" not in result.out
     assert "plugin.py" not in result.out
+    assert "_hooks.py" not in result.out
     assert (
         "spanchain: nothing was compared with the cassette: the setup failed before the first recorded call"
         in lines_of(result.out)
@@ -290,6 +291,7 @@ def test_a_client_without_a_key_is_told_what_a_replay_needs(
     assert f"spanchain: nothing was compared with the cassette: {what} failed before the first recorded call" in out
     assert "accept" not in out
     assert "plugin.py" not in out
+    assert "_hooks.py" not in out
     monkeypatch.setenv("SHOP_API_KEY", "x")
     assert "SHOP_API_KEY to any" not in shop.run().out
 

@@ -30,7 +30,8 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode, Tracer
 
 import pytest_spanchain
 from model_replies import answer
-from pytest_spanchain import _run, _store
+from pytest_spanchain import _otel, _run, _store
+from pytest_spanchain._capture import Capture
 from pytest_spanchain._model import OWN_SCOPE, Span, SpanTree
 from recording import Outcome, record, replay
 from servers import ModelServer
@@ -524,6 +525,33 @@ def test_span_may_end_in_another_thread(tracer: Tracer, path: Path) -> None:
     assert not [span for span in tree if "spanchain.unfinished" in span.attributes]
 
 
+def test_every_end_is_heard_whatever_else_starts_meanwhile() -> None:
+    captures = [[Capture(name="run") for _ in range(100)] for _ in range(8)]
+    mine = threading.local()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(_otel._make_processor(lambda: mine.capture))
+    tracer = provider.get_tracer("app")
+
+    def work(own: list[Capture]) -> None:
+        for mine.capture in own:
+            with (
+                tracer.start_as_current_span("outer", context=otel_context.Context()),
+                tracer.start_as_current_span("inner"),
+            ):
+                pass
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(captures)) as pool:
+            list(pool.map(work, captures))
+    finally:
+        sys.setswitchinterval(before)
+    trees = [capture.tree("run") for own in captures for capture in own]
+    assert {len(tree) for tree in trees} == {3}
+    assert not [span for tree in trees for span in tree if "spanchain.unfinished" in span.attributes]
+
+
 def test_unfinished_span_says_so_and_what_it_was_started_with(tracer: Tracer, path: Path) -> None:
     open_spans: list[trace.Span] = []
 
@@ -531,6 +559,7 @@ def test_unfinished_span_says_so_and_what_it_was_started_with(tracer: Tracer, pa
         open_spans.append(tracer.start_span("never ends", attributes={"queue": "orders"}))
         with trace.use_span(open_spans[-1]):
             price("cup")
+        open_spans[-1].set_attribute("length", 3)
 
     tree = record(path, agent).verdict.live
     assert outline(tree)[:2] == ["root > never ends", "never ends > execute_tool price"]

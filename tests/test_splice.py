@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import random
+import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 import builders
 from pytest_spanchain import _codec
 from pytest_spanchain._canonical import canonical
+from pytest_spanchain._chain import seal, verify
 from pytest_spanchain._codec import reader
-from pytest_spanchain._codec.splice import Spliced, splice
+from pytest_spanchain._codec.splice import Spliced, memory, splice
+from pytest_spanchain._model import Exchange, SpanTree
+from pytest_spanchain.errors import CassetteBroken
 
 CASSETTES = sorted((Path(__file__).parents[1] / "cassettes").rglob("*.yaml"))
 
 
 def agreed(data: bytes) -> Spliced | None:
     """What the fast reader makes of a file, which is what the strict one makes of it."""
+    memory.clear()
     found = splice(data)
+    assert splice(data) == found  # what is remembered of it changes nothing
     if found is None:
         return None
     strict = reader.read(data.decode())
     header, entries = strict.value["header"], strict.value["entries"]
-    assert found.header.encode() == canonical(header)
+    assert found.header == canonical(header)
     assert tuple(entry.line for entry in found.entries) == strict.entry_lines
     assert len(found.entries) == len(entries)
     for fast, slow in zip(found.entries, entries, strict=True):
         hashed = {key: value for key, value in slow.items() if key != "sha256_hash"}
-        assert fast.hashed().encode() == canonical(hashed)
-        assert json.loads(fast.texts["sha256_hash"]) == slow["sha256_hash"]
+        assert fast.text == canonical(hashed)
+        assert fast.sha256_hash == slow["sha256_hash"]
+        payload = dict(slow["payload"]) if fast.apart else slow["payload"]
+        for key, (start, end) in fast.apart.items():
+            assert fast.text[start:end] == canonical(payload.pop(key))
+        assert fast.rest == canonical({**hashed, "payload": payload})
     return found
 
 
@@ -54,8 +64,14 @@ def repeating() -> dict[str, Any]:
     return builders.document_holding(value)
 
 
+@pytest.fixture(params=["small payloads at once", "all apart"], autouse=True)
+def _small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "all apart":
+        monkeypatch.setattr(sys.modules[splice.__module__], "_SMALL", 0)
+
+
 @given(builders.plain_values())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read_alike(value: Any) -> None:
     agreed(_codec.dumps(builders.document_holding(value)))
 
@@ -63,6 +79,86 @@ def test_what_is_written_is_read_alike(value: Any) -> None:
 @pytest.mark.parametrize("document", [builders.sample_document(), repeating()], ids=["sample", "every spelling"])
 def test_what_is_written_is_read_the_fast_way(document: dict[str, Any]) -> None:
     assert agreed(_codec.dumps(document)) is not None
+
+
+def twins() -> dict[str, Any]:
+    """A document in which whole payloads repeat, and what has the keys of an exchange without being one."""
+    posing = {"request": "x" * 60, "response": "y" * 60, "scope": "z" * 60}
+    exchange = Exchange("tool", {"arguments": {"note": "n" * 2_000}}, {"result": posing})
+    deep = Exchange("tool", {"arguments": {"aaa": "n" * 2_000, "request": {"response": posing, "scope": "s"}}}, None)
+    spans = [
+        builders.span(1, None, "root", attributes={"posing": posing, "again": posing}),
+        builders.span(4, 1, "execute_tool deep", exchange=deep),
+        *(builders.span(number, 1, "execute_tool twin", exchange=exchange, attributes=posing) for number in (2, 3)),
+    ]
+    return seal(builders.sample_header(), SpanTree(tuple(spans)), trace_id=builders.TRACE_ID, outcome="passed")
+
+
+def test_what_repeats_whole_is_read_the_fast_way() -> None:
+    data = _codec.dumps(twins())
+    assert b"payload: &e2-" in data
+    assert b"payload: *e2-" in data
+    assert agreed(data) is not None
+
+
+def test_what_others_said_changes_nothing() -> None:
+    texts = [_codec.dumps(document) for document in (repeating(), twins(), builders.sample_document())]
+    texts += [path.read_bytes() for path in CASSETTES]
+    alone = []
+    for data in texts:
+        memory.clear()
+        alone.append(splice(data))
+    assert None not in alone
+    memory.clear()
+    for _ in range(2):
+        assert [splice(data) for data in texts] == alone
+
+
+AFTER_A_STRETCH = {
+    "an alias": ("*e0-1", True),
+    "an unknown alias": ("*e9-9", False),
+    "an anchor": ('&e2-1 {"fresh": 1}', True),
+    "an anchor of a block": ("&e2-1\n          b: 1", True),
+    "a name that is taken": ('&e0-1 {"fresh": 1}', False),
+    "an anchor in itself": ('&e2-1\n          b: &e2-1 {"c": 1}', False),
+    "lines": ("|-\n          one\n          two", True),
+    "lines that begin with a blank": ("|2-\n           one", True),
+    "lines that do not, against what is said": ("|2-\n          one", False),
+    "quoted lines": ('"one\\n\\\n          two\\t"', True),
+    "an empty mapping": ("{}", True),
+    "a blank": ("", False),
+    "an item": ("- x", False),
+    "a key": ("b: x", False),
+    "a comment": ("one # two", False),
+}
+
+
+@pytest.mark.parametrize(("value", "known"), AFTER_A_STRETCH.values(), ids=AFTER_A_STRETCH)
+def test_any_value_after_a_stretch(value: str, known: bool) -> None:
+    turns = [{"fixed": "as ever", "own": f"value {number} of many", "wide": f"{number:0130d}"} for number in range(12)]
+    lead = [{"long": "l" * 60}, {"long": "l" * 60}]
+    data = _codec.dumps(builders.document_holding([lead, *({"turn": turn} for turn in turns)])).decode()
+    assert "&e0-1" in data
+    marked = 'own: "value 9 of many"'
+    assert data.count(marked) == 1
+    column = len(data.split(marked)[0].rpartition("\n")[2])
+    changed = data.replace(marked, f"own: {value}".replace("\n" + " " * 10, "\n" + " " * (column + 2)))
+    assert (agreed(changed.encode()) is not None) is known
+
+
+@pytest.mark.parametrize("answer", [None, {"result": "r" * 2_000}], ids=["no answer", "an answer"])
+@pytest.mark.parametrize("key", ["aaa", "requesta", "result", "sa", "zzz"])
+def test_a_key_too_many_is_seen_whatever_it_stands_beside(key: str, answer: Any) -> None:
+    exchange = Exchange("tool", {"arguments": {"note": "n" * 2_000}}, answer)
+    tree = SpanTree((builders.span(1, None, "execute_tool x", exchange=exchange),))
+    document = seal(builders.sample_header(), tree, trace_id=builders.TRACE_ID, outcome="passed")
+    document["entries"][0]["payload"][key] = {"b": 1}
+    builders.rechained(document)
+    data = _codec.dumps(document)
+    agreed(data)
+    for deferred in (False, True):
+        with pytest.raises(CassetteBroken, match="is not a key of this format"):
+            verify(_codec.loads(data, deferred=deferred))
 
 
 @pytest.mark.parametrize("path", CASSETTES, ids=lambda path: path.stem)
@@ -82,6 +178,13 @@ LEFT_TO_THE_STRICT_READER: dict[str, Callable[[bytes], bytes]] = {
     ),
     "single quotes": lambda data: data.replace(b'"nightly"', b"'nightly'").replace(b"nightly", b"'nightly'", 1),
     "a line of NEL": lambda data: data.replace(b"x" * 70, b"x" * 69 + "\x85".encode(), 1),
+    "a colon alone": lambda data: data.replace(b'- "\\u0000', b'- : "\\u0000', 1),
+    "a colon too many": lambda data: data.replace(b"\n    name: ", b"\n    name:: ", 1),
+    "a colon too many before a block": lambda data: data.replace(b"\n        texts:\n", b"\n        texts::\n", 1),
+    "a key without a colon": lambda data: data.replace(b"\n        texts:\n", b"\n        texts\n", 1),
+    "an anchor within itself": lambda data: re.sub(
+        rb"payload:\n    attributes: \{\}", b"payload: &e9-9\n    attributes: &e9-9 {}", data, count=1
+    ),
     "no end of the last line": lambda data: data.rstrip(b"\n"),
 }
 
@@ -98,7 +201,20 @@ PIECES = (
     *("{", "}", "[", "]", ",", "0", "1e5", "1e-7", ".5", "null", "~", "no", "? ", "!", "!!str ", "%", "@", "`", "$"),
     *("\u00e9", "\U0001f600", "\u2028", "\x85", "\ufeff", "\r", "\x00", "{}", "[]", '""', "a: b\n", "- a\n", "*e1-1"),
     *('{"a": 1, "a": 2}', '{"$float": "1.0"}', '{"b": 1, "a": 2}', '{"$esc": {"$a": 1}}', "\\n", "\\ud83d"),
-    *("---\n", "...\n", "<<: *e1-1\n", "%YAML 1.2\n", "1.0e-07", "9" * 17, "-0", "1_0", "0x1"),
+    *(
+        "[NaN]",
+        '{"a": Infinity}',
+        "[-Infinity]",
+        "---\n",
+        "...\n",
+        "<<: *e1-1\n",
+        "%YAML 1.2\n",
+        "1.0e-07",
+        "9" * 17,
+        "-0",
+        "1_0",
+        "0x1",
+    ),
 )
 
 

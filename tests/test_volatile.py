@@ -361,6 +361,15 @@ def test_a_context_keeps_what_occurs_and_survives_the_file() -> None:
     assert Context.from_plain(None) == Context()
 
 
+@pytest.mark.parametrize("others", [0, 100])
+def test_few_ids_and_many_are_found_alike(others: int) -> None:
+    more = " ".join(str(uuid.UUID(int=number << 96)) for number in range(1, others + 1))
+    known = context(THEN, uuid=f"{A} {B} {more}")
+    sent = [f"{A.upper()}!", f"-{B[:8]}-", "0" * 40, "none"]
+    assert known.within([(sent, None)]).values == {"uuid": {A, B}}
+    assert known.within([(["none"], sent), (sent, None)]).values == {}
+
+
 @pytest.mark.parametrize("plain", [{}, {"clocks": [{}], "values": {}}, {"clocks": 3, "values": {}}, [], {"clocks": []}])
 def test_a_context_that_is_none_is_an_error(plain: Any) -> None:
     with pytest.raises(CassetteBroken, match="no context of a run"):
@@ -946,3 +955,29 @@ def test_a_cassette_with_a_bad_context_is_refused_and_can_be_replaced(
             run(cassette, lambda: agents.ask("hello"))
     else:
         assert "could not be compared with" in record(cassette, lambda: agents.ask("hello")).verdict.notes[0]
+
+
+def test_tests_own_directories_elsewhere_are_known_without_a_marked_test(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write(
+        """
+import os
+from pytest_spanchain import use_cassette
+
+def test_it(tmp_path):
+    with use_cassette("kept.yaml", mode=os.environ["KEPT"]):
+        assert ask(f"read {tmp_path}/notes.txt").startswith("You said: read /")
+"""
+    )
+    here = project.pytester.path
+    (here / "system").mkdir()
+    monkeypatch.setenv("TMPDIR", str(here / "system"))
+    for mode, place in (("once", "one"), ("none", "two"), ("none", "three")):
+        monkeypatch.setenv("KEPT", mode)
+        where = ["--basetemp", str(here / place)] if place != "three" else []
+        (here / "three").mkdir(exist_ok=True)
+        monkeypatch.setenv("PYTEST_DEBUG_TEMPROOT", str(here / "three"))
+        result = project.run(*where, process=True)
+        assert result.outcomes == {"passed": 1}, result.out
+    assert project.requests == 1

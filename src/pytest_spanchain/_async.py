@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _RUNNERS = frozenset({"anyio", "asyncio", "asyncio_cooperative", "trio", "twisted"})
 """Markers that ask for a runner."""
 
-_OURS = "pytest_spanchain.plugin"
+_OURS = "pytest_spanchain._hooks"
 _KNOWN = frozenset({"_pytest.python", "anyio.pytest_plugin", "pytest_asyncio.plugin", _OURS})
 """Modules that implement ``pytest_pyfunc_call`` and take no coroutine that nothing asks them to."""
 

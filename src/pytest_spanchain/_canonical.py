@@ -28,6 +28,14 @@ MAX_SAFE_INTEGER = 2**53 - 1
 
 # One encoder for all: json.dumps makes a new one for every call with options.
 _text_of = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_sorted_text_of = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
+
+LIFTED = re.compile(r'[0-9](?:\.[0-9]|e[-+][0-9])|"\$|[0-9]{16}')
+"""What is in sorted JSON text where canonical text may say it otherwise: floats, tags, large integers."""
+_OF_FLOATS = frozenset("+-.0123456789e")
+_POSING_OR_LARGE = re.compile(r'\{"\$(?:esc|int)":')
+# From here on, the order by code points is not that by UTF-16.
+_BEYOND = re.compile("[\ue000-\U0010ffff]")
 
 
 def lift(value: Any) -> Any:
@@ -64,6 +72,20 @@ def digest(domain: str, value: Any) -> str:
     return digest_of(domain, canonical(value))
 
 
+def digest_of_plain(domain: str, value: Any) -> str:
+    """The digest of a value that is known to be plain, as what was parsed or screened is: nothing looks at each part.
+
+    It is that of ``digest`` for every plain value; what is not plain may be taken for something that is.
+    """
+    try:
+        text = _sorted_text_of(value)
+        if LIFTED.search(text) is None and (text.isascii() or _BEYOND.search(text) is None):
+            return digest_of(domain, text.encode("utf-8"))
+    except (TypeError, ValueError, RecursionError):
+        pass  # what is wrong with it is for ``digest`` to say
+    return digest(domain, value)
+
+
 def digest_of(domain: str, text: bytes) -> str:
     """The digest of a value whose canonical text is known."""
     return hashlib.sha256(domain.encode("ascii") + b"\n" + text).hexdigest()
@@ -84,15 +106,19 @@ def value_of(text: str) -> Any:
     Raises:
         ValueError: it is not JSON.
     """
-    if '{"$' not in text:
+    if "$" not in text:
         return json.loads(text)
-    if '{"$esc":' in text or '{"$int":' in text:
+    if _POSING_OR_LARGE.search(text):
         return _lowered(json.loads(text))
-    # A quote that is not escaped is never inside of a string, so these are tags and nothing else.
-    return json.loads(_FLOAT.sub(r"\1", text))
-
-
-_FLOAT = re.compile(r'\{"\$float":"([^"]*)"\}')
+    # A quote that is not escaped is never inside of a string: what this parts are mappings that begin like tags.
+    first, *others = text.split('{"$float":"')
+    parts = [first]
+    for other in others:
+        number, end, rest = other.partition('"}')
+        if not end or not _OF_FLOATS.issuperset(number):  # it has more keys
+            return _lowered(json.loads(text))
+        parts += number, rest
+    return json.loads("".join(parts))
 
 
 def _lowered(value: Any) -> Any:

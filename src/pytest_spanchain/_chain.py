@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from . import _ledger, _summary
@@ -112,7 +113,8 @@ def verify(parsed: Parsed, *, path: str = "", nodeid: str | None = None) -> Cass
     """Judge a parsed cassette and hand out the verified one.
 
     1. The document has exactly ``header`` and ``entries``, and the header its exact shape and a known format.
-    2. There is an entry; each entry has its exact shape, and its ``seq`` is its position.
+    2. There is an entry; each entry has its exact shape, and its ``seq`` is its position. A request or a response that
+       is deferred is judged when it is built, and then raises ``CassetteBroken`` as here.
     3. Each entry hashes to its ``sha256_hash``.
     4. Each ``prev_hash`` is the hash before it; the first is the header's (genesis).
     5. ``trace_id`` and ``eval_id`` are the same throughout, and the latter the header's.
@@ -148,7 +150,12 @@ def judge(parsed: Parsed, *, path: str = "", nodeid: str | None = None) -> Verdi
     cassette = Cassette(
         path=path,
         header=_ledger.read_header(parsed.document["header"]),
-        tree=SpanTree(tuple(_ledger.read_span(entry) for entry in spans)),
+        tree=SpanTree(
+            tuple(
+                _ledger.read_span(entry, refuse=partial(_broken, line=_line(parsed, seq), path=path, seq=seq))
+                for seq, entry in enumerate(spans)
+            )
+        ),
         trace_id=close["trace_id"],
         head=close["sha256_hash"],
         outcome=close["payload"]["outcome"],
@@ -172,13 +179,13 @@ def _integrity(parsed: Parsed, path: str, nodeid: str | None) -> CassetteBroken 
         # 2. to 4. Entry by entry, so that the first broken one is named.
         found = _entry_fault(entry, seq) or _hash_fault(entry, link, texts[1 + seq])
         if found is not None:
-            return _broken(found, parsed, path, seq)
+            return _broken(found, line=_line(parsed, seq), path=path, seq=seq)
         link = entry["sha256_hash"]
 
     # 5. One trace, one evaluation. 6. One tree.
     for check in (_constant_faults, _tree_faults):
         for seq, found in check(header, entries):
-            return _broken(found, parsed, path, seq)
+            return _broken(found, line=_line(parsed, seq), path=path, seq=seq)
 
     # 7. What a reviewer reads first is what the data says.
     if parsed.summary is not None and not _summary.same(parsed.summary, _summary.lines(document)):
@@ -271,8 +278,7 @@ def _completeness(parsed: Parsed, path: str, *, sound: bool) -> CassetteIncomple
     return None
 
 
-def _broken(fault: Fault, parsed: Parsed, path: str, seq: int) -> CassetteBroken:
-    line = _line(parsed, seq)
+def _broken(fault: Fault, *, line: int | None, path: str, seq: int) -> CassetteBroken:
     return CassetteBroken(fault.reason, path=path, line=line, entry=seq, field=fault.field or None, remedy=RESTORE)
 
 

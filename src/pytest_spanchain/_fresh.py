@@ -17,9 +17,8 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._observe import observe
 
@@ -30,7 +29,7 @@ _STARTED = time.time_ns(), time.monotonic_ns()
 _REMEMBERED = {"uuid": 100_000, "tmp": 10_000, "port": 10_000, "cwd": 1_000}
 _OLD_NS = 200_000_000
 """How long what is known of the clock serves again; far below what a clock is allowed to be off."""
-_LOOPBACK = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|0\.0\.0\.0|\[::1?\]):(\d{1,5})(?!\d)")
+_LOOPBACK = r"(?:localhost|127(?:\.\d{1,3}){3}|0\.0\.0\.0|\[::1?\]):(\d{1,5})(?!\d)"
 _WATCHED = "_spanchain_watched"
 
 _TRUE = {"steps": time.monotonic_ns}
@@ -45,8 +44,7 @@ _asked_at = 0
 _hooked = False
 
 
-@dataclass
-class _Move:
+class _Move(NamedTuple):
     """A clock that the tests have stopped or moved: from when until when it showed what, and when that was by steps."""
 
     start_ns: int
@@ -159,7 +157,7 @@ def look_at_clock() -> int:
                 # It may have been read before we look at it, but not before the run.
                 _moves.append(_Move(wall - (steps - _run_began), wall, steps))
                 _latest = None
-            _moves[-1].end_ns, _moves[-1].steps = wall, steps
+            _moves[-1] = _moves[-1]._replace(end_ns=wall, steps=steps)
             del _moves[:-_MOVES]
     return steps
 
@@ -173,7 +171,7 @@ def _is_moved(wall: int) -> bool:
 def context() -> Context:
     """What is known now."""
     global _latest, _asked_at
-    settled = frozenset(port for value in list(os.environ.values()) for port in _LOOPBACK.findall(value))
+    settled = frozenset(port for value in list(os.environ.values()) for port in re.findall(_LOOPBACK, value))
     for port in settled:
         saw("port", port)
     for path in _working_directory():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
+import functools
 
 LOOPBACK_NAMES = frozenset({"localhost", "loopback"})
 """Names of this machine; ``loopback`` is what redaction writes for all of them."""
@@ -10,6 +10,8 @@ LOOPBACK_NAMES = frozenset({"localhost", "loopback"})
 
 def is_address(host: str) -> bool:
     """Whether a host is an IP address and not a name."""
+    import ipaddress
+
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -17,6 +19,7 @@ def is_address(host: str) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address, in brackets or not, stays on this machine."""
     name = host.strip("[]").rstrip(".").lower()
@@ -24,5 +27,7 @@ def is_loopback(host: str) -> bool:
         return True
     if not is_address(name):
         return False
+    import ipaddress
+
     address = ipaddress.ip_address(name)
     return address.is_loopback or address.is_unspecified

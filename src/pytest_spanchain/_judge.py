@@ -6,7 +6,7 @@ Invariant: where there is a difference to report, neither tree holds what a cass
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,29 +99,28 @@ class Judge:
         if self._served:
             counterparts = _counterparts(golden, live)
             return SpanTree(tuple(_translated(counterparts.get(span.span_id), span, volatile, made) for span in live))
-        return SpanTree(tuple(self._answered(golden, live, volatile, made)))
+        return self._answered(golden, live, volatile, made)
 
     def _answered(
         self, golden: SpanTree, live: SpanTree, volatile: Volatile, made: list[tuple[str, Substitution]]
-    ) -> Iterator[Span]:
-        """The live spans, translated, in the order in which answers may have given later ones their ids."""
-        counterparts, drawn = _lived(golden, live, ignored=self._ignored), Drawn()
-        for span in live:
+    ) -> SpanTree:
+        """The live tree, translated span by span in the order in which answers may have given later ones their ids.
+
+        That is the order in which they began, and where agents run side by side it is not the one of the tree.
+        """
+        lived = pairs(golden, live, ignored_attributes=self._ignored)  # as the comparison will see it
+        counterparts, drawn = {other.span_id: one for one, other in lived}, Drawn()
+        answered: dict[str, Span] = {}
+        for span in sorted(live, key=lambda one: one.start_ns):
             twin = counterparts.get(span.span_id)
             if twin is None:
-                yield span
+                answered[span.span_id] = span
                 continue
             followed = _translated(twin, _saying(span, drawn.follow(_said(span))), volatile, made)
-            yield _with_answer(twin, followed, span, drawn, volatile, made)
+            answered[span.span_id] = _with_answer(twin, followed, span, drawn, volatile, made)
             made.extend((span.name, one) for one in drawn.made)
             drawn.made.clear()
-
-
-def _lived(golden: SpanTree, live: SpanTree, *, ignored: frozenset[str]) -> dict[str, Span]:
-    """The golden span of each live one where nothing told the live run what to do: as the comparison will see it."""
-    if golden.by_id.keys() == live.by_id.keys():
-        return {span.span_id: golden.by_id[span.span_id] for span in live}
-    return {other.span_id: one for one, other in pairs(golden, live, ignored_attributes=ignored)}
+        return SpanTree(tuple(answered[span.span_id] for span in live))
 
 
 def _with_answer(

@@ -19,9 +19,10 @@ occurrence takes, as ``index*count`` runs. Shapes at the end that are all ascend
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NoReturn
@@ -66,7 +67,7 @@ def split(text: str, *, layout: bool = True) -> tuple[Any, str] | None:
         keys, numbers spelt unusually, NaN, lone surrogates, mixed white space, excessive depth.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = _value_of(text)
         text.encode("utf-8")
         if not _is_shallow(value):
             return None
@@ -167,7 +168,7 @@ def reorder(value: Any, order: str) -> Any:
 
 @dataclass
 class _Shape:
-    """A set of keys, and the orders in which the objects that have it were written."""
+    """A set of keys, which are sorted, and the orders in which the objects that have it were written."""
 
     keys: tuple[str, ...]
     count: int = 0
@@ -182,8 +183,7 @@ class _Shape:
             self.runs.append([index, 1])
 
     def text(self) -> str:
-        ranks = {key: rank for rank, key in enumerate(self.keys)}
-        text = "|".join(_permutation_text([ranks[key] for key in written]) for written in self.orders)
+        text = "|".join(map(_permutation_text, self.orders))
         if len(self.orders) == 1:
             return text
         return f"{text}@{'.'.join(f'{index}*{count}' if count > 1 else str(index) for index, count in self.runs)}"
@@ -191,7 +191,7 @@ class _Shape:
     def turns(self, part: str) -> Iterator[tuple[str, ...]]:
         """The keys in written order, once per occurrence."""
         texts, at, runs = part.partition("@")
-        orders = [tuple(self.keys[rank] for rank in self._permutation(text)) for text in texts.split("|")]
+        orders = [_permuted(self.keys, text) for text in texts.split("|")]
         if bool(at) != (len(orders) > 1):
             raise LayoutError(f"layout order {_shown(part)}: '@' and '|' go together")
         plan = self._plan(runs, len(orders)) if at else [(0, self.count)]
@@ -206,23 +206,36 @@ class _Shape:
             plan.append((int(match[1]), int(match[2] or 1)))
         total = sum(count for _, count in plan)
         if total != self.count:
-            raise LayoutError(f"layout order counts {total} objects with keys {self._names()}, there are {self.count}")
+            raise LayoutError(
+                f"layout order counts {total} objects with keys {_named(self.keys)}, there are {self.count}"
+            )
         return plan
 
-    def _permutation(self, text: str) -> list[int]:
-        if text == "-":
-            return list(range(len(self.keys)))
-        ranks = _ranks(text, len(self.keys))
-        if not ranks or len(set(ranks)) != len(ranks) or not all(0 <= rank < len(self.keys) for rank in ranks):
-            raise LayoutError(f"layout order {_shown(text)} is no permutation of the {len(self.keys)} {self._names()}")
-        named = set(ranks)
-        return ranks + [rank for rank in range(len(self.keys)) if rank not in named]
 
-    def _names(self) -> str:
-        return "keys " + _shown(", ".join(self.keys))
+def _named(keys: tuple[str, ...]) -> str:
+    return "keys " + _shown(", ".join(keys))
 
 
-def _permutation_text(ranks: list[int]) -> str:
+@functools.lru_cache(maxsize=1_024)
+def _permuted(keys: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """The keys in the order that a text names.
+
+    Raises:
+        LayoutError: it names none.
+    """
+    if text == "-":
+        return keys
+    ranks = _ranks(text, len(keys))
+    if not ranks or len(set(ranks)) != len(ranks) or not all(0 <= rank < len(keys) for rank in ranks):
+        raise LayoutError(f"layout order {_shown(text)} is no permutation of the {len(keys)} {_named(keys)}")
+    named = set(ranks)
+    return tuple(keys[rank] for rank in ranks + [rank for rank in range(len(keys)) if rank not in named])
+
+
+@functools.lru_cache(maxsize=1_024)  # an API has few shapes
+def _permutation_text(written: tuple[str, ...]) -> str:
+    place = {key: rank for rank, key in enumerate(sorted(written))}
+    ranks = [place[key] for key in written]
     end = len(ranks)
     # The tail may be left out while it is what the reader would append: the unnamed ranks, ascending.
     while end and ranks[end - 1 :] == sorted(ranks[end - 1 :]):
@@ -293,8 +306,7 @@ def _bases(text: str) -> tuple[str, ...]:
 
 def _write(value: Any, style: str) -> str:
     flags = _flags(style)
-    indent, separators = _BASES[style.split("+")[0]]
-    text = json.dumps(value, indent=indent, separators=separators, ensure_ascii="ascii" in flags, allow_nan=False)
+    text = _encoder(style.split("+")[0], ascii_only="ascii" in flags)(value)
     # The characters replaced here occur in JSON only inside strings, so the text can be edited as a whole.
     if "slash" in flags:
         text = text.replace("/", "\\/")
@@ -306,7 +318,14 @@ def _write(value: Any, style: str) -> str:
     return text + ("\r\n" if "crlf" in flags else "\n" if "newline" in flags else "")
 
 
-def _flags(style: str) -> list[str]:
+@functools.lru_cache
+def _encoder(base: str, *, ascii_only: bool) -> Callable[[Any], str]:
+    indent, separators = _BASES[base]
+    return json.JSONEncoder(indent=indent, separators=separators, ensure_ascii=ascii_only, allow_nan=False).encode
+
+
+@functools.lru_cache
+def _flags(style: str) -> tuple[str, ...]:
     base, *flags = style.split("+")
     if base not in _BASES:
         raise LayoutError(f"layout style {_shown(base)} is unknown; known are {', '.join(_BASES)}")
@@ -314,7 +333,7 @@ def _flags(style: str) -> list[str]:
         raise LayoutError(
             f"layout style {_shown(style)}: flags are {', '.join(_FLAGS)}, each at most once, in this order"
         )
-    return flags
+    return tuple(flags)
 
 
 def _is_shallow(value: Any) -> bool:
@@ -330,6 +349,10 @@ def _is_shallow(value: Any) -> bool:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+# One for all: json.loads makes a new one for every call with options.
+_value_of = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 def _refuse_surrogates(text: str, value: Any) -> None:

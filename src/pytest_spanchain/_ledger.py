@@ -11,10 +11,12 @@ Hashes and links are not judged here: that is ``_chain``'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from ._canonical import value_of
 from ._model import EXCHANGE_KINDS, FORMAT, Exchange, Header, Span
 from ._shape import (
     COUNT,
@@ -65,7 +67,8 @@ class Parsed:
     """What a cassette file says, not yet judged.
 
     Args:
-        document: the plain document; no part of it is shared with another part.
+        document: the plain document; no part of it is shared with another part. A request or a response may be
+            ``Deferred``.
         summary: the human summary as found, one item per line, or ``None`` if the file has none.
         entry_lines: 1-based line of each entry; empty if the document never was a file.
         texts: canonical texts that the document was made of, where the reader knew them: of the header, and of each
@@ -76,6 +79,30 @@ class Parsed:
     summary: tuple[str, ...] | None = None
     entry_lines: tuple[int, ...] = ()
     texts: tuple[bytes, ...] = ()
+
+
+class Deferred:
+    """A request or a response that is built when it is asked for, from text that the chain covers.
+
+    Args:
+        text: canonical text.
+        start: its first byte in there.
+        end: the first byte behind it.
+    """
+
+    __slots__ = ("_end", "_start", "_text")
+
+    def __init__(self, text: bytes, start: int, end: int) -> None:
+        self._text, self._start, self._end = text, start, end
+
+    @staticmethod
+    def of(text: bytes, start: int, end: int) -> Deferred | None:
+        """``None`` where the text says so."""
+        return None if text.startswith(b"null", start) else Deferred(text, start, end)
+
+    def build(self) -> Any:
+        """The value."""
+        return value_of(self._text[self._start : self._end].decode())
 
 
 _FILLED = Rule(lambda value: type(value) is str and value != "", "text that is not empty")
@@ -119,7 +146,8 @@ _SPAN: Rules = {
     "status": MAPPING,
     "duration_ns": INTEGER,
 }
-_EXCHANGE: Rules = {**_SPAN, "request": MAPPING, "response": optional(MAPPING)}
+_PART = Rule(lambda value: type(value) is dict or type(value) is Deferred, "a mapping")
+_EXCHANGE: Rules = {**_SPAN, "request": _PART, "response": optional(_PART)}
 _STATUS: Rules = {"code": one_of(*STATUSES), "message": TEXT}
 # Durations and offsets may be negative: the clock of a foreign span may step back, and the run is worth keeping.
 _EVENT: Rules = {"name": TEXT, "offset_ns": INTEGER, "attributes": MAPPING}
@@ -160,14 +188,17 @@ def _entry_faults(entry: Any) -> Iterator[Fault]:
     for index, event in enumerate(payload["events"]):
         yield from faults(event, _EVENT, prefix=f"payload.events[{index}].")
     if kind in EXCHANGE_KINDS:
-        yield from _within("payload.request", request_fault(kind, payload["request"]))
-        if payload["response"] is not None:
-            yield from _within("payload.response", response_fault(kind, payload["response"]))
+        for part in ("request", "response"):
+            if type(payload[part]) is dict:
+                yield from _part_faults(kind, part, payload[part])
 
 
-def _within(place: str, fault: Fault | None) -> Iterator[Fault]:
+def _part_faults(kind: str, part: str, value: Any) -> Iterator[Fault]:
+    if type(value) is not dict:
+        yield Fault(f"payload.{part}", f"must be {_PART.words}")
+    fault = (request_fault if part == "request" else response_fault)(kind, value)
     if fault is not None:
-        yield Fault(f"{place}.{fault.field}".removesuffix("."), fault.reason)
+        yield Fault(f"payload.{part}.{fault.field}".removesuffix("."), fault.reason)
 
 
 def write_header(header: Header) -> dict[str, Any]:
@@ -206,12 +237,29 @@ def write_span(span: Span) -> dict[str, Any]:
     return payload
 
 
-def read_span(entry: Mapping[str, Any]) -> Span:
-    """The noun of a span's entry without fault."""
+def read_span(entry: Mapping[str, Any], *, refuse: Callable[[Fault], Exception]) -> Span:
+    """The noun of a span's entry without fault.
+
+    Args:
+        entry: as plain data.
+        refuse: makes the error that is raised where what is built later has a fault.
+    """
     payload = entry["payload"]
     exchange = None
-    if entry["kind"] in EXCHANGE_KINDS:
-        exchange = Exchange(kind=entry["kind"], request=payload["request"], response=payload["response"])
+    if (kind := entry["kind"]) in EXCHANGE_KINDS:
+
+        def built(part: str) -> Any:
+            try:
+                value = payload[part].build()
+            except ValueError:
+                raise refuse(Fault(f"payload.{part}", "cannot be read")) from None
+            for fault in _part_faults(kind, part, value):
+                raise refuse(fault)
+            return value
+
+        parts = {part: payload[part] for part in ("request", "response")}
+        later = {part: partial(built, part) for part, value in parts.items() if type(value) is Deferred}
+        exchange = Exchange.built_later(kind, parts, later)
     return Span(
         span_id=entry["span_id"],
         parent_span_id=entry["parent_span_id"],

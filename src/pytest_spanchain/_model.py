@@ -49,11 +49,11 @@ Shapes of an exchange's ``request`` and ``response`` (plain values, see ``_canon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 OWN_SCOPE = "pytest_spanchain"
 """Instrumentation scope of the spans that this package opens."""
@@ -100,6 +100,39 @@ class Exchange:
     kind: str
     request: Mapping[str, Any]
     response: Mapping[str, Any] | None
+
+    @classmethod
+    def built_later(
+        cls, kind: str, parts: Mapping[str, Any], later: Mapping[str, Callable[[], Mapping[str, Any]]]
+    ) -> Exchange:
+        """An exchange some of whose parts are made when they are first asked for.
+
+        Args:
+            kind: as above.
+            parts: request and response; those that are made later count for nothing.
+            later: makes these; what it raises comes out where the part is asked for.
+        """
+        found = cls.__new__(cls)
+        there = {part: value for part, value in parts.items() if part not in later}
+        vars(found).update(there, kind=kind, _later=dict(later))
+        return found
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Reached for what is not there: two threads may both make a part, and both get a whole one.
+            make = vars(self).get("_later", {}).get(name)
+            if make is None:
+                if name in vars(self):
+                    return vars(self)[name]
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            made = vars(self).setdefault(name, make())
+            vars(self)["_later"].pop(name, None)
+            return made
+
+    def __reduce__(self) -> tuple[type[Exchange], tuple[Any, ...]]:
+        # A copy is whole: what makes parts later is of this process.
+        return type(self), (self.kind, self.request, self.response)
 
 
 @dataclass(frozen=True)
@@ -221,6 +254,17 @@ class Cassette:
     trace_id: str
     head: str
     outcome: str
+
+    def build(self, *, responses: bool = True) -> None:
+        """Build what is built later: every request, and every response if these are wanted, too.
+
+        Raises:
+            CassetteBroken: a part does not have the shape of its kind.
+        """
+        for span in self.tree:
+            if span.exchange is not None:
+                _ = span.exchange.request
+                _ = span.exchange.response if responses else None
 
 
 class DeviationKind(str, Enum):

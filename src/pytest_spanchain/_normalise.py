@@ -5,6 +5,7 @@ Recorded values stay in the cassette as they were; only the copies that are matc
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -54,13 +55,16 @@ class Normaliser:
         return self._hook(kind, name, value) if self._hook else value
 
     def tree(self, tree: SpanTree) -> SpanTree:
-        """The tree with every request normalised."""
-        return SpanTree(tuple(self._span(span) for span in tree))
+        """The tree with every request normalised; the same one if there was nothing to do."""
+        spans = tuple([self._span(span) for span in tree])
+        return tree if all(map(operator.is_, spans, tree)) else SpanTree(spans)
 
     def _span(self, span: Span) -> Span:
         if span.exchange is None:
             return span
         request = self.request(span.exchange.kind, span.name, span.exchange.request)
+        if request is span.exchange.request:
+            return span
         return replace(span, exchange=replace(span.exchange, request=request))
 
 

@@ -11,8 +11,7 @@ import copy
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _settings
 from .errors import UsageError
@@ -47,8 +46,7 @@ _INI_HELP = {
 }
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """What was said about the record mode outside of the tests.
 
     Args:
@@ -95,8 +93,13 @@ def add_shared(parser: pytest.Parser, *, early_config: pytest.Config, args: list
         )
     except ValueError:  # a pytest whose parser hides its groups from us, and another plugin's option
         return
-    # Conftests that are loaded after this look at what is known already.
+    # Conftests that are loaded after this look at what is known already; also at what pytest has decided by now, such
+    # as where to stop looking for them.
+    decided = vars(early_config.known_args_namespace)
     early_config.known_args_namespace = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
+    for name, value in decided.items():
+        if getattr(early_config.known_args_namespace, name, None) is None:
+            setattr(early_config.known_args_namespace, name, value)
 
 
 def said(config: pytest.Config) -> Said:

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from ._capture import Capture
 
@@ -91,18 +91,23 @@ def _make_processor(capture_of: CaptureOf) -> Any:
         """Hands spans to the run that owns the context in which they start."""
 
         def __init__(self) -> None:
-            # Weak, for spans that never end: they would keep the whole trace of their run.
-            self._owners: WeakValueDictionary[int, Capture] = WeakValueDictionary()
+            # Weak: this lives as long as the process does, and a capture is the whole trace of its run.
+            self._captures: list[ref[Capture]] = []
+            self._lock = threading.Lock()
 
         def on_start(self, span: Span, parent_context: Any = None) -> None:
             capture = capture_of()
-            if capture is not None and span.context is not None and span.context.span_id not in self._owners:
-                self._owners[span.context.span_id] = capture
+            if capture is not None:
+                if not self._captures or self._captures[0]() is not capture:
+                    with self._lock:
+                        others = [one for one in self._captures if one() is not None and one() is not capture]
+                        self._captures = [ref(capture), *others]
                 capture.foreign_started(span, context=parent_context)
 
         def on_end(self, span: ReadableSpan) -> None:
-            capture = self._owners.pop(span.context.span_id, None) if span.context else None
-            if capture is not None:
-                capture.foreign_ended(span)
+            for one in self._captures:
+                capture = one()
+                if capture is not None and capture.foreign_ended(span):
+                    return
 
     return Processor()

@@ -62,19 +62,22 @@ def make_plan(*, nodeid: str, path: Path, settings: Settings, command: str = "",
         A plan; if the cassette is missing, unreadable, broken or incomplete and the mode does not replace it, one with
         a ``refusal``: its run lets nothing out and nothing pass.
     """
-    settings = replace(settings, eval_id=settings.eval_id or nodeid.partition("[")[0])
+    settings = settings._replace(eval_id=settings.eval_id or nodeid.partition("[")[0])
     plan = Plan(nodeid=nodeid, path=path, settings=settings)
     try:
         if _store.exists(path):
-            golden = _store.load(path, nodeid=nodeid)
-            return replace(plan, golden=golden, then=Context.from_plain(golden.header.recorder.get("context")))
+            golden = _store.load(path, nodeid=nodeid, deferred=True)
+            plan = replace(plan, golden=golden, then=Context.from_plain(golden.header.recorder.get("context")))
+            # Every request is wanted before the first call; a response, where it is only served, when it is.
+            golden.build(responses=not plan.replays or plan.records)
+            return plan
     except CassetteError as error:
         if settings.mode.replaces:
-            return replace(plan, note=f"the old cassette could not be compared with: {error.reason}")
+            return replace(plan, golden=None, note=f"the old cassette could not be compared with: {error.reason}")
         if command:
             # Whoever pastes it is to record this test again, and not the whole suite.
             error.remedy = error.remedy.replace("pytest THE-TEST", command.partition(" --record-mode")[0])
-        return replace(plan, refusal=error)
+        return replace(plan, golden=None, refusal=error)
     if settings.mode is not RecordMode.NONE:
         return plan
     missing = CassetteMissing(

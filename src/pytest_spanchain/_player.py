@@ -10,19 +10,19 @@ here are not equal to the comparator either (``_compare`` keeps that as an invar
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from os.path import commonprefix
 from typing import Any
 
-from ._canonical import canonical
+from ._canonical import canonical, digest, digest_of_plain
+from ._compare.likeness import same
 from ._genai.attributes import TOOL_NAME
 from ._model import CONNECTION, Cassette, Span, SpanTree, operation_of
 from ._volatile import Volatile, coarse
 
+_DOMAIN = "spanchain/request/v1"
 _NEXT = 4
 """Among equals but for volatile values, the next ones in order are nearly always meant."""
 
@@ -32,43 +32,46 @@ ANY_BRANCH = "\n"
 Normalise = Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]]
 
 
-_text_of = json.JSONEncoder(sort_keys=True, allow_nan=False, check_circular=False, default=dict).encode
-
-
-def request_digest(kind: str, name: str, request: Any) -> str:
+def request_digest(kind: str, name: str, request: Any, *, strict: bool = True) -> str:
     """What a request is matched by: a digest of its kind, operation and normalised content.
 
-    It is told nobody, so it need not be of the canonical text: JSON tells any two plain values apart, too.
+    Args:
+        kind: of the exchange.
+        name: of its span.
+        request: redacted and normalised.
+        strict: whether to refuse what is not plain, as what hooks of users return may be.
     """
-    return hashlib.sha256(_text_of([kind, operation_of(kind, name), request]).encode("ascii")).hexdigest()
+    return (digest if strict else digest_of_plain)(_DOMAIN, [kind, operation_of(kind, name), request])
 
 
 class Player:
-    """Serves the exchanges of one verified cassette; safe to call from any thread."""
+    """Serves the exchanges of one verified cassette; safe to call from any thread.
 
-    def __init__(self, cassette: Cassette, *, normalise: Normalise, volatile: Volatile) -> None:
+    Args:
+        cassette: verified.
+        normalise: makes requests comparable.
+        volatile: translates what the run's own context supplied.
+        strict: whether requests may hold what is not plain; see ``request_digest``.
+    """
+
+    def __init__(self, cassette: Cassette, *, normalise: Normalise, volatile: Volatile, strict: bool = True) -> None:
         self.cassette = cassette
         self._normalise = normalise
+        self._strict = strict
         self._volatile = volatile
         self._by_shape: dict[str, list[Span]] | None = None
         self._coarse: dict[str, str] = {}
         self._masks: dict[str, bytes] = {}
         self._lock = threading.Lock()
         self._branches = _branches(cassette.tree)
-        self._unplayed: dict[str, Span] = {}
-        self._queues: dict[tuple[str, ...], deque[str]] = {}
-        self._by_operation: dict[tuple[str, str], list[Span]] = {}
         self._borrowed: set[str] = set()
-        for span in cassette.tree:
-            if span.exchange is None:
-                continue
-            kind, name = span.exchange.kind, span.name
-            key = request_digest(kind, name, normalise(kind, name, span.exchange.request))
-            self._unplayed[span.span_id] = span
-            # Two queues hold each exchange; whoever takes it from one leaves a stale id in the other, skipped later.
-            self._queues.setdefault((key, *self._branches[span.span_id]), deque()).append(span.span_id)
-            self._queues.setdefault((key, ANY_BRANCH), deque()).append(span.span_id)
-            self._by_operation.setdefault((kind, operation_of(kind, name)), []).append(span)
+        self._unplayed = {span.span_id: span for span in cassette.tree if span.exchange is not None}
+        self._order = deque(self._unplayed)
+        # What hooks make of the golden requests may be refused: at the start, not in the midst of the agent's work.
+        self._queues = self._index() if strict else None
+        self._by_operation: dict[tuple[str, str], list[Span]] = {}
+        for span in self._unplayed.values():
+            self._by_operation.setdefault((span.kind, operation_of(span.kind, span.name)), []).append(span)
 
     def find(
         self,
@@ -92,10 +95,13 @@ class Player:
             whole: whether the request is all there; if it still comes, the next exchange of its operation answers.
             connection: over which it is sent, where there are several to one server; among equals, its own come first.
         """
-        key = request_digest(kind, name, request)
         with self._lock:
             if not whole:
                 return self._first(kind, name, request, branch)
+            span = self._in_order(kind, name, request, branch)
+            if span is not None:
+                return span
+            key = request_digest(kind, name, request, strict=self._strict)
             span = self._next((key, *branch), kind, connection) or self._next((key, ANY_BRANCH), kind, connection)
             span = span or self._equivalent(kind, name, request, branch)
             if span is not None:
@@ -124,7 +130,37 @@ class Player:
                 pending.extend(self.cassette.tree.children(child))
                 self._unplayed.pop(child.span_id, None)
 
+    def _in_order(self, kind: str, name: str, request: Mapping[str, Any], branch: tuple[str, ...]) -> Span | None:
+        """The very next exchange, if this is its request: an agent that does one thing after the other needs no index.
+
+        It is the one that the queues would give: nothing before it is left, and it is of the same branch. Once there
+        are queues, they are asked alone.
+        """
+        if self._queues is not None or kind == "mcp":
+            return None
+        while self._order and self._order[0] not in self._unplayed:
+            self._order.popleft()
+        if not self._order:
+            return None
+        span = self._unplayed[self._order[0]]
+        known = span.kind == kind and operation_of(kind, span.name) == operation_of(kind, name)
+        if not known or self._branches[span.span_id] != branch or not same(self._request_of(span), request):
+            return None
+        return self._unplayed.pop(span.span_id)
+
+    def _index(self) -> dict[tuple[str, ...], deque[str]]:
+        """Span ids by digest and branch, in order; made for the first request that is not the next one."""
+        queues: dict[tuple[str, ...], deque[str]] = {}
+        for span_id, span in self._unplayed.items():
+            key = request_digest(span.kind, span.name, self._request_of(span), strict=self._strict)
+            # Two queues hold each exchange; whoever takes it from one leaves a stale id in the other, skipped later.
+            queues.setdefault((key, *self._branches[span_id]), deque()).append(span_id)
+            queues.setdefault((key, ANY_BRANCH), deque()).append(span_id)
+        return queues
+
     def _next(self, key: tuple[str, ...], kind: str, connection: int | None) -> Span | None:
+        if self._queues is None:
+            self._queues = self._index()
         queue = self._queues.get(key)
         while queue and queue[0] not in self._unplayed:
             queue.popleft()
@@ -173,7 +209,7 @@ class Player:
     def _shape(self, kind: str, name: str, request: Mapping[str, Any]) -> str:
         # The name of an HTTP request is part of its URL.
         operation = coarse(name, known=self._coarse) if kind == "http" else name
-        return request_digest(kind, operation, coarse(request, known=self._coarse))
+        return request_digest(kind, operation, coarse(request, known=self._coarse), strict=self._strict)
 
     def _request_of(self, span: Span) -> Mapping[str, Any]:
         assert span.exchange is not None

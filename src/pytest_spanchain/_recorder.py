@@ -5,6 +5,7 @@ The last gate before the disk: whatever still looks like a credential stops the 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 import sys
@@ -39,6 +40,8 @@ _PACKAGES = {
     "strands": "strands-agents",
 }
 """Packages whose version belongs to the evidence, by the module that tells that they are in use."""
+
+_version = functools.lru_cache(metadata.version)  # it reads a file
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _header(recording: Recording, redactor: Redactor) -> Header:
         eval_id=recording.eval_id,
         recorded_at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         recorder={
-            "plugin": metadata.version("pytest-spanchain"),
+            "plugin": _version("pytest-spanchain"),
             "python": ".".join(platform.python_version_tuple()[:2]),
             "packages": _packages(),
             "scopes": sorted(recording.scopes),
@@ -147,5 +150,5 @@ def _packages() -> dict[str, str]:
         if module in sys.modules:
             # A module of the user's own may bear the name: then there is no such distribution.
             with suppress(metadata.PackageNotFoundError):
-                versions[dist] = metadata.version(dist)
+                versions[dist] = _version(dist)
     return versions

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from . import _fresh, _guard, _otel, _recorder
+from . import _fresh, _guard, _otel
 from ._calls import UNANSWERED as UNANSWERED
 from ._calls import Call as Call
 from ._calls import Calls
@@ -28,7 +29,10 @@ from ._screen import RedactHook, Screen
 from ._tool_calls import ToolCalls
 from ._verdict import Verdict
 from ._volatile import Volatile
-from .errors import OwnershipError, RecordingError, RunClosedError
+from .errors import CassetteError, OwnershipError, RecordingError, RunClosedError
+
+if TYPE_CHECKING:
+    from ._recorder import Recording
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ class Run:
         volatile = Volatile(plan.then, _fresh.context, exact=settings.exact)
         self._player = None
         if plan.golden is not None and plan.replays:
-            self._player = Player(plan.golden, normalise=normaliser.request, volatile=volatile)
+            strict = hooks.normalise is not None or hooks.redact is not None
+            self._player = Player(plan.golden, normalise=normaliser.request, volatile=volatile, strict=strict)
         self._calls = Calls(
             plan,
             capture=self.capture,
@@ -97,7 +102,9 @@ class Run:
             served=plan.replays,
         )
         self.guard = _guard.Guard(
-            refuse=self._notice if plan.records else self._refuse,
+            # While recording: what leaves elsewhere than at a boundary, and inside of no call, replay will refuse.
+            refuse=self.findings.unrecorded if plan.records else self._refuse,
+            expects=self._is_accounted_for if plan.records else None,
             concerns=lambda: OWNERSHIP.concerns(self),
             owns=lambda: OWNERSHIP.owns(self),
             allow_hosts=settings.allow_hosts,
@@ -229,6 +236,8 @@ class Run:
                 return verdict
             path = aside / self.path.name
             verdict = replace(verdict, aside=path)
+        from . import _recorder
+
         recording = self._recording(observed, passed=verdict.aside is None)
         try:
             _recorder.save(path, recording, redactor=self.redactor)
@@ -236,9 +245,11 @@ class Run:
             return replace(verdict, errors=(*verdict.errors, self.screen.text(str(error))), aside=None)
         return verdict if verdict.aside else replace(verdict, recorded=True)
 
-    def _recording(self, tree: SpanTree, *, passed: bool) -> _recorder.Recording:
+    def _recording(self, tree: SpanTree, *, passed: bool) -> Recording:
+        from ._recorder import Recording
+
         golden = self._plan.golden
-        return _recorder.Recording(
+        return Recording(
             nodeid=self.nodeid,
             eval_id=self.settings.eval_id,
             mode=self.mode.value,
@@ -259,7 +270,15 @@ class Run:
         return self.verdict or self._judged(self._observed())
 
     def _judged(self, observed: SpanTree) -> Judgement:
-        return self._judge.judge(observed, scopes=self.capture.scopes)
+        golden = self._plan.golden
+        try:
+            judged = self._judge.judge(observed, scopes=self.capture.scopes)
+            if judged.deviations and golden is not None:
+                golden.build()  # a report may show all of it
+        except CassetteError as error:
+            self.findings.note_error(str(error))
+            return Judgement(None, observed)
+        return judged
 
     def _errors(self, judged: Judgement) -> Iterator[str]:
         if self.refusal is not None:
@@ -272,10 +291,9 @@ class Run:
             scopes = ", ".join(judged.left_out)
             yield f"left out of the comparison, active in only one of the two runs: {scopes}"
 
-    def _notice(self, attempt: Attempt) -> None:
-        """While recording: what leaves the process elsewhere than at a boundary will be refused in replay."""
-        if not (_guard.is_telemetry(attempt.host, attempt.port) or self.capture.enclosing()):
-            self.findings.unrecorded(attempt)
+    def _is_accounted_for(self, host: str, port: int | None) -> bool:
+        """Whether what goes there is part of a recorded call, or telemetry."""
+        return _guard.is_telemetry(host, port) or self.capture.enclosing() is not None
 
     def _refuse(self, attempt: Attempt) -> Exception:
         if self.closed:

@@ -44,8 +44,7 @@ class Screen:
 
     def attributes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """Span attributes."""
-        found: dict[str, Any] = self.redactor.value(dict(attributes))
-        return found
+        return self.redactor.attributes(dict(attributes))
 
     def request(self, kind: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """A request; see ``_model`` for its shape.

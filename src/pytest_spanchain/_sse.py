@@ -16,14 +16,12 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 _LINE = re.compile(r"([^\r\n]*)(\r\n|\n|\r|\Z)")
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """One event.
 
     Args:
@@ -82,10 +80,27 @@ def objects(text: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield event.name, value
 
 
-def parse(text: str) -> Any | None:
-    """JSON text as a plain value; ``None`` if it is not JSON, or holds what JSON cannot say (NaN, 1e999)."""
+class Members(dict[str, Any]):
+    """A mapping that has all its members, in order, where a key is there twice; as a mapping, it has the last."""
+
+    def __init__(self, members: list[tuple[str, Any]]) -> None:
+        super().__init__(members)
+        self._members = members
+
+    def items(self) -> Any:
+        """Every member."""
+        return self._members
+
+
+def parse(text: str, *, members: bool = False) -> Any | None:
+    """JSON text as a plain value; ``None`` if it is not JSON, or holds what JSON cannot say (NaN, 1e999).
+
+    Args:
+        text: the text.
+        members: whether mappings are to be ``Members``.
+    """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        return (_with_members if members else _plainly)(text)
     except (ValueError, RecursionError):
         return None
 
@@ -103,3 +118,8 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} has no finite value")
     return value
+
+
+# One for all: json.loads makes a new one for every call with options.
+_plainly = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
+_with_members = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=Members).decode

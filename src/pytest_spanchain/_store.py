@@ -27,7 +27,7 @@ from ._model import Cassette
 from .errors import CassetteMissing, CassetteUnreadable, RecordingError
 
 SLUG = 80
-RECORD = "record it: pytest THE-TEST --record-mode=once"
+RECORD = "check the path, or record it: pytest THE-TEST --record-mode=once"
 REPLACE = "replace it by a regular file, or delete it and record again: pytest THE-TEST --record-mode=once"
 CHECK_ACCESS = "check that the directory and the file may be read by the user who runs the tests"
 
@@ -75,13 +75,14 @@ def exists(path: Path) -> bool:
     return True
 
 
-def load(path: Path, *, nodeid: str | None = None, shown: str = "") -> Cassette:
+def load(path: Path, *, nodeid: str | None = None, shown: str = "", deferred: bool = False) -> Cassette:
     """Read, decode and verify a cassette.
 
     Args:
         path: the file.
         nodeid: node id that it must have been recorded for.
         shown: the path as the user should see it; ``path`` if empty.
+        deferred: whether requests and responses may be built, and judged, when they are asked for.
 
     Raises:
         CassetteMissing: there is no such file.
@@ -90,7 +91,8 @@ def load(path: Path, *, nodeid: str | None = None, shown: str = "") -> Cassette:
         CassetteIncomplete: the end is missing.
     """
     shown = shown or str(path)
-    return _chain.verify(_codec.loads(read(path, shown=shown), path=shown), path=shown, nodeid=nodeid)
+    parsed = _codec.loads(read(path, shown=shown), path=shown, deferred=deferred)
+    return _chain.verify(parsed, path=shown, nodeid=nodeid)
 
 
 def read(path: Path, *, shown: str = "") -> bytes:

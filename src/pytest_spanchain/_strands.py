@@ -29,7 +29,7 @@ Place = tuple[int, ...]
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Strand:
     """One thread, pool job or task.
 

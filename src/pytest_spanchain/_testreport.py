@@ -1,4 +1,4 @@
-"""How a verdict gets into pytest's reports, and the line that adds up a session."""
+"""How a verdict gets into pytest's reports."""
 
 from __future__ import annotations
 
@@ -7,26 +7,17 @@ import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from . import _options, _session
-from ._items import MARKER, command
-from ._model import DeviationKind
+from . import _options
+from ._items import command
 from .errors import CassetteError, LiveCallError, MissError, RunClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import pytest
 
     from ._run import Run
     from ._verdict import Verdict
-
-WORKER_KEY = "spanchain_counts"
-"""What an xdist worker says at its end."""
-
-CLIENTS = "docs/matrix.md"
-"""Which stacks are met, and where."""
-
-_MOST_NAMED = 3
 
 _KEY_NAME = re.compile(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_(?:API_)?(?:KEY|TOKEN)(?:_ID)?\b")
 _KEY_WORDS = re.compile(r"\bapi[ _-]?key\b|\bauth[ _-]?token\b|\bcredentials\b", re.IGNORECASE)
@@ -77,6 +68,8 @@ def add_verdict(item: pytest.Item, run: Run, report: pytest.TestReport, *, error
     """
     verdict = run.verdict
     assert verdict is not None
+    from ._model import DeviationKind
+
     raised = isinstance(error, Exception) and not isinstance(error, AssertionError)  # not what the test says itself
     causes = [one for one in verdict.deviations if one.failing and not one.consequence]
     unmade = raised and all(one.kind is DeviationKind.SPAN_REMOVED for one in causes)
@@ -165,11 +158,6 @@ def is_ours(error: BaseException) -> bool:
     return False
 
 
-def _few(names: list[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
 class _Words:
     """A failure in words: coloured on the terminal, plain wherever else reports go."""
 
@@ -184,97 +172,3 @@ class _Words:
     def toterminal(self, writer: Any) -> None:
         """Write to a terminal, or to a file that stands in for one."""
         writer.line(self._colored if writer.hasmarkup else self._plain)
-
-
-class SessionLine:
-    """Adds up the runs of a session, whichever process they ran in, and says so at its end.
-
-    Args:
-        config: the pytest config.
-        marker: our own line about the marker.
-        session: what happens beside the tests of this process.
-    """
-
-    def __init__(self, config: pytest.Config, *, marker: str, session: _session.Session) -> None:
-        self._config = config
-        self._marker = marker
-        self._session = session
-        self._counts = dict.fromkeys(_session.COUNTED, 0)
-        self._changes: list[str] = []
-        self._notes: dict[str, int] = {}
-        self._remarks: dict[str, None] = {}
-        self._volatile: list[tuple[str, str]] = []
-        self._spans_only: dict[bool, list[str]] = {True: [], False: []}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count a test once; an attempt that is run again only counts what it cost."""
-        for counts in getattr(report, "spanchain", ()):
-            self._add(counts, again=str(report.outcome) == "rerun" and counts["test"])
-
-    def add_worker(self, output: Mapping[str, Any]) -> None:
-        """Add what an xdist worker had left to say when its last test had been reported."""
-        for counts in output.get(WORKER_KEY, ()):
-            self._add(counts)
-
-    def _add(self, counts: dict[str, Any], *, again: bool = False) -> None:
-        for name in self._counts:
-            if name == "live" or not again:
-                self._counts[name] += counts[name]
-        self._volatile += [] if again else counts["volatile"]
-        if counts["spans_only"] and not again:
-            self._spans_only[bool(counts["recorded"])].append(counts["spans_only"])
-        if counts["changes"]:
-            self._changes.append(counts["changes"])
-        for note in counts["notes"]:
-            if counts["test"]:
-                self._notes[note] = self._notes.get(note, 0) + 1
-            else:
-                self._remarks[note] = None
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """What re-recordings changed, who else reacts to our marker, and one line a session."""
-        for counts in self._session.take(over=True):
-            self._add(counts)
-        if not (any(self._counts.values()) or self._remarks):
-            return
-        for line in (*self._changes, *self._rivals(), *self._once()):
-            terminalreporter.write_line(line)
-        counted = ", ".join(f"{count} {name}" for name, count in self._counts.items())
-        terminalreporter.write_line(f"spanchain: {counted}")
-
-    def _once(self) -> list[str]:
-        """What the reader should know of tests that passed, and of what happened beside them, each thing once."""
-        tests = [f"spanchain: in {count} test{'s' if count > 1 else ''}: {note}" for note, count in self._notes.items()]
-        return [*tests, *(f"spanchain: {remark}" for remark in self._remarks), *self._silent(), *self._supplied()]
-
-    def _silent(self) -> list[str]:
-        """In which tests nothing crossed a boundary: a recording says so, a replay to whoever wants to see everything.
-
-        An agent may do nothing but emit spans; but whoever uses a client that is not met would think it recorded.
-        """
-        recorded, replayed = self._spans_only[True], self._spans_only[False]
-        said = []
-        if recorded:
-            said.append(
-                f"spanchain: nothing crossed a boundary, so no call is recorded, spans only: {_few(recorded)}. If a"
-                f" model or a tool was called: {CLIENTS} has the clients that are met, and tools= names functions"
-            )
-        if replayed and self._config.get_verbosity() > 1:
-            said.append(f"spanchain: spans only are compared, for no call is recorded: {', '.join(replayed)}")
-        return said
-
-    def _supplied(self) -> list[str]:
-        """Which volatile values were not compared; to whoever wants to see everything, also where."""
-        if not self._volatile:
-            return []
-        from ._render.aside import aside
-
-        said = [f"spanchain: {text}" for text in aside(kind for kind, _ in self._volatile)]
-        where = [f"  {kind}: {text}" for kind, text in self._volatile] if self._config.get_verbosity() > 1 else []
-        return [*said, *where]
-
-    def _rivals(self) -> list[str]:
-        """Here and not at collection, which an xdist controller leaves to its workers."""
-        registered = [line for line in self._config.getini("markers") if line != self._marker]
-        others = [line for line in registered if line.partition("(")[0].partition(":")[0].strip() == MARKER]
-        return [f"spanchain: another plugin (or the ini file) has the marker, too: {line}" for line in others]

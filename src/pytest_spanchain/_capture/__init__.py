@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _strands
 from .._model import OWN_SCOPE, SpanTree
-from .spans import HIDDEN_SCOPES, attributes_of, recordable
+from .spans import HIDDEN_SCOPES, attributes_of, copied, recordable
 from .spans import OpenSpan as OpenSpan
 from .tree import derived_id, grown, scopes_below
 
@@ -59,10 +59,10 @@ class Capture:
     def foreign_started(self, span: ReadableSpan, *, context: Any = None) -> None:
         """Take in a span that another tracer has started, in an OpenTelemetry context (``None``: the current one)."""
         parent = span.parent
-        if span.context is None:
+        if span.context is None or span.context.span_id in self._spans:
             return
         scope = span.instrumentation_scope.name if span.instrumentation_scope else ""
-        own = self._add(
+        self._add(
             self._parent(parent.span_id if parent else None, context),
             name=recordable(span.name),
             span_kind=span.kind.name.lower(),
@@ -70,28 +70,31 @@ class Capture:
             start_ns=span.start_time or time.time_ns(),
             span_id=span.context.span_id,
             hidden=scope in HIDDEN_SCOPES,
+            foreign=copied(span.attributes),
         )
-        own.attributes = attributes_of(span.attributes)  # all that is known of a span that never ends
 
-    def foreign_ended(self, span: ReadableSpan) -> None:
-        """Take over what a foreign span says at its end."""
+    def foreign_ended(self, span: ReadableSpan) -> bool:
+        """Take over what a foreign span says at its end. Whether it was one of these, and had not ended before."""
         own = self._spans.get(span.context.span_id) if span.context else None
-        if own is None:
-            return
+        if own is None or own.foreign is None:
+            return False
+        own.foreign = None
         own.name = recordable(span.name)
         own.attributes = attributes_of(span.attributes)
         own.status = span.status.status_code.name.lower()
         own.status_message = recordable(span.status.description or "")
-        own.events = tuple(
-            {
-                "name": recordable(event.name),
-                "offset_ns": max(0, event.timestamp - own.start_ns),
-                "attributes": attributes_of(event.attributes),
-            }
-            for event in span.events
-        )
+        if events := span.events:  # each time a copy
+            own.events = tuple(
+                {
+                    "name": recordable(event.name),
+                    "offset_ns": max(0, event.timestamp - own.start_ns),
+                    "attributes": attributes_of(event.attributes),
+                }
+                for event in events
+            )
         own.end_ns = span.end_time or time.time_ns()
         own.strand.step_over(own.end_ns)
+        return True
 
     def known(self, span_id: int) -> OpenSpan | None:
         """The span of that id, ours or a foreign one."""
@@ -209,6 +212,7 @@ class Capture:
         start_ns: int,
         span_id: int | None = None,
         hidden: bool = False,
+        foreign: Mapping[str, Any] | None = None,
     ) -> OpenSpan:
         strand = _strands.current()
         with self._lock:
@@ -222,6 +226,7 @@ class Capture:
                 strand=strand,
                 place=strand.step(),
                 hidden=hidden,
+                foreign=foreign,
             )
             self._spans[span.span_id] = span
         return span

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from .. import _strands
 from .._model import CONCURRENT, Span, SpanTree
-from .spans import OpenSpan
+from .spans import OpenSpan, attributes_of
 
 UNFINISHED = "spanchain.unfinished"
 """Set on spans that were still open when the run ended."""
@@ -53,7 +53,7 @@ def grown(root: OpenSpan, shown: Iterable[tuple[int, OpenSpan]], *, root_id: str
 
 
 def _finished(span: OpenSpan, *, span_id: str, parent_id: str | None, now: int, crowds: dict[int, int]) -> Span:
-    attributes = dict(span.attributes)
+    attributes = dict(span.attributes) if span.foreign is None else attributes_of(span.foreign)
     if span.span_id in crowds:
         attributes[CONCURRENT] = crowds[span.span_id]
     if span.end_ns is None and parent_id is not None:

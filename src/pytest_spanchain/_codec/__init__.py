@@ -12,12 +12,11 @@ from typing import Any
 
 from .. import _summary
 from .._canonical import value_of
+from .._ledger import Deferred
 from .._ledger import Parsed as Parsed
 from ..errors import CassetteUnreadable
-from . import reader as _yaml_reader
-from . import writer as _yaml_writer
 from .limits import MAX_BYTES
-from .splice import Spliced, splice
+from .splice import Entry, Spliced, splice
 
 RESTORE = "restore the file from version control, or delete it and record it again: pytest THE-TEST --record-mode=once"
 RECORD_AGAIN = (
@@ -38,12 +37,19 @@ def dumps(document: dict[str, Any]) -> bytes:
     Raises:
         Unrecordable: a value is not plain, or the file would exceed a bound that the reader keeps.
     """
+    from . import writer
+
     summary = "".join(f"{_SUMMARY_LEAD}{line}".rstrip() + "\n" for line in _summary.lines(document))
-    return f"{summary}\n{_yaml_writer.emit(document)}".encode()
+    return f"{summary}\n{writer.emit(document)}".encode()
 
 
-def loads(data: bytes, *, path: str = "") -> Parsed:
+def loads(data: bytes, *, path: str = "", deferred: bool = False) -> Parsed:
     """Read the bytes of a file.
+
+    Args:
+        data: of the file.
+        path: the file as shown to the user.
+        deferred: whether requests and responses may be built when they are asked for.
 
     Raises:
         CassetteUnreadable: they are not UTF-8 text of the strict YAML subset, or exceed a bound; it names the line.
@@ -51,25 +57,32 @@ def loads(data: bytes, *, path: str = "") -> Parsed:
     if len(data) > MAX_BYTES:
         raise CassetteUnreadable(f"is larger than {MAX_BYTES // 2**20} MiB", path=path, remedy=RESTORE)
     spliced = splice(data)
-    if spliced is not None and (parsed := _parsed(spliced)) is not None:
+    if spliced is not None and (parsed := _parsed(spliced, deferred=deferred)) is not None:
         return parsed
     return _read(data, path)
 
 
-def _parsed(spliced: Spliced) -> Parsed | None:
-    texts = [spliced.header, *(entry.hashed() for entry in spliced.entries)]
+def _parsed(spliced: Spliced, *, deferred: bool) -> Parsed | None:
     try:
-        header, *entries = map(value_of, texts)
+        header = value_of(spliced.header.decode())
+        entries = [_entry(entry, deferred=deferred) for entry in spliced.entries]
     except (ValueError, RecursionError):
         return None
-    for entry, read in zip(entries, spliced.entries, strict=True):
-        entry["sha256_hash"] = read.texts["sha256_hash"][1:-1]
     return Parsed(
         {"header": header, "entries": entries},
         summary=_find_summary(spliced.opening),
         entry_lines=tuple(entry.line for entry in spliced.entries),
-        texts=tuple(text.encode() for text in texts),
+        texts=(spliced.header, *(entry.text for entry in spliced.entries)),
     )
+
+
+def _entry(found: Entry, *, deferred: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = value_of((found.rest if deferred else found.text).decode())
+    if deferred:
+        for key, (start, end) in found.apart.items():
+            entry["payload"][key] = Deferred.of(found.text, start, end)
+    entry["sha256_hash"] = found.sha256_hash
+    return entry
 
 
 def _read(data: bytes, path: str) -> Parsed:
@@ -83,9 +96,11 @@ def _read(data: bytes, path: str) -> Parsed:
     if conflict:
         line = text.count("\n", 0, conflict.start()) + 1
         raise CassetteUnreadable("has git conflict markers", path=path, line=line, remedy=RECORD_AGAIN)
+    from . import reader
+
     try:
-        found = _yaml_reader.read(text)
-    except _yaml_reader.NotStrictError as error:
+        found = reader.read(text)
+    except reader.NotStrictError as error:
         raise CassetteUnreadable(error.reason, path=path, line=error.line, remedy=RESTORE) from None
     if type(found.value) is not dict:
         raise CassetteUnreadable("is not a mapping of header and entries", path=path, line=1, remedy=RESTORE)

@@ -5,10 +5,10 @@ Invariant: whatever form is chosen, the strict reader, and any other reader of Y
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
+from json.encoder import encode_basestring as _json_text
 from typing import Any
 
 from ..errors import Unrecordable
@@ -65,15 +65,16 @@ def _quoted_lines(lead: str, text: str, margin: str) -> Iterator[str]:
 
 
 def _quote(text: str) -> str:
-    return _NOT_YAML.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(text, ensure_ascii=False))
+    return _NOT_YAML.sub(lambda found: f"\\u{ord(found.group()):04x}", _json_text(text))
 
 
 def quoted(value: str, path: str) -> str:
     """Text as in JSON, with what YAML does not allow escaped; ``path`` is for the refusal of lone surrogates."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise Unrecordable(f"{path}: text holds a lone surrogate") from None
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise Unrecordable(f"{path}: text holds a lone surrogate") from None
     return _quote(value)
 
 

@@ -12,9 +12,9 @@ within ``limits``. How each value is written:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from .._ledger import ENTRY_KEYS, HEADER_KEYS
 from ..errors import Unrecordable
@@ -26,12 +26,12 @@ SHARED = 48
 STEP = " " * INDENT
 
 
-@dataclass(frozen=True)
-class _Node:
+class _Node(NamedTuple):
     """A value with what the choice of its form needs.
 
     ``identity`` is equal for equal values only; ``flow`` is the one-line form, ``None`` where it is not wanted;
-    ``size`` estimates the bytes of that form; ``items`` are pairs of a written key (empty in a list) and a node.
+    ``size`` estimates the bytes of that form; ``items`` are pairs of a written key (empty in a list) and a node;
+    ``height`` is how many collections are nested in it, itself included.
     """
 
     value: Any
@@ -39,6 +39,7 @@ class _Node:
     size: int
     flow: str | None
     items: tuple[tuple[str, _Node], ...] = ()
+    height: int = 0
 
 
 def emit(document: Mapping[str, Any]) -> str:
@@ -75,6 +76,9 @@ class _Nodes:
 
     def __init__(self) -> None:
         self._identities: dict[object, int] = {}
+        self._texts: dict[str, _Node] = {}
+        self._keys: dict[str, tuple[str, str]] = {}
+        self._items: dict[str, tuple[_Node, int, int]] = {}
         self._count = 0
         self._text = 0
 
@@ -87,59 +91,84 @@ class _Nodes:
             depth: collections around and including it, if it is one.
             order: keys that come first, in this order.
         """
-        self._count += 1
-        if self._count > MAX_NODES:
-            raise Unrecordable(f"{path}: the cassette would hold more than {MAX_NODES} values")
+        self._counted(1, path)
         kind = type(value)
         if kind is str:
-            return self._scalar(value, quoted(value, path), flowing=not NEEDS_ESCAPE.search(value))
+            node = self._texts.get(value)
+            if node is None:
+                flow = quoted(value, path)
+                shown = None if NEEDS_ESCAPE.search(value) else flow
+                node = self._texts[value] = _Node(value, self._identify(value), len(flow), shown)
+            self._spend(node.size)
+            return node
         if kind is dict or kind is list:
             if depth > MAX_DEPTH:
                 raise Unrecordable(f"{path}: nested deeper than {MAX_DEPTH} levels")
             return self._mapping(value, path, depth, order) if kind is dict else self._list(value, path, depth)
-        return self._scalar(value, number_or_word(value, path))
-
-    def _scalar(self, value: Any, text: str, *, flowing: bool = True) -> _Node:
+        text = number_or_word(value, path)
         self._spend(len(text))
         # repr keeps 1, 1.0, True and -0.0 apart, which are equal or hash alike.
-        identity = self._identify(value if type(value) is str else (type(value), repr(value)))
-        return _Node(value, identity, len(text), text if flowing else None)
+        return _Node(value, self._identify((kind, repr(value))), len(text), text)
 
     def _mapping(self, value: dict[Any, Any], path: str, depth: int, order: Sequence[str]) -> _Node:
-        items = []
+        items, leads = [], []
         for key in _sorted_keys(value, path, order):
-            written = key_text(key, path)
+            written, lead = self._keys.get(key) or self._key(key, path)
             self._spend(len(written))
-            items.append((written, self.build(value[key], path=f"{path}.{key}", depth=depth + 1)))
-        flow = self._flow(items, lambda pair: f"{flow_key(pair[0])}: {pair[1].flow}", "{}")
-        return self._collection(value, ("map", *((key, node.identity) for key, node in items)), items, flow)
+            node = self.build(value[key], path=f"{path}.{key}", depth=depth + 1)
+            items.append((written, node))
+            leads.append(lead)
+        token = ("map", *[(key, node.identity) for key, node in items])
+        return self._collection(value, token, items, leads, "{}")
+
+    def _key(self, key: str, path: str) -> tuple[str, str]:
+        """A key as it is written, and as it is on one line with its value."""
+        written = key_text(key, path)
+        self._keys[key] = written, f"{flow_key(written)}: "
+        return self._keys[key]
 
     def _list(self, value: list[Any], path: str, depth: int) -> _Node:
-        items = [("", self.build(item, path=f"{path}[{index}]", depth=depth + 1)) for index, item in enumerate(value)]
-        numbers = all(type(item) in (int, float) for item in value)
-        flow = self._flow(items, lambda pair: str(pair[1].flow), "[]", unbounded=numbers)
-        return self._collection(value, ("list", *(node.identity for _, node in items)), items, flow)
+        items = [("", self._item(item, f"{path}[{index}]", depth + 1)) for index, item in enumerate(value)]
+        token = ("list", *[node.identity for _, node in items])
+        return self._collection(value, token, items, [""] * len(items), "[]")
 
-    def _collection(self, value: Any, token: object, items: list[tuple[str, _Node]], flow: str | None) -> _Node:
-        size = 2 + sum(len(key) + node.size + 4 for key, node in items)
-        return _Node(value, self._identify(token), size, flow, tuple(items))
+    def _item(self, value: Any, path: str, depth: int) -> _Node:
+        """An item of a list. Agents send their history with every request: what was built once is built."""
+        text = _text_of(value) if type(value) is dict else ""
+        node, count, characters = self._items.get(text, (None, 0, 0)) if text else (None, 0, 0)
+        if node is not None and depth + node.height <= MAX_DEPTH + 1:
+            self._counted(count, path)
+            self._spend(characters)
+            return node
+        before = self._count, self._text
+        node = self.build(value, path=path, depth=depth)
+        if text:
+            self._items[text] = node, self._count - before[0], self._text - before[1]
+        return node
 
-    def _flow(
-        self,
-        items: list[tuple[str, _Node]],
-        write: Callable[[tuple[str, _Node]], str],
-        brackets: str,
-        *,
-        unbounded: bool = False,
-    ) -> str | None:
-        if any(node.flow is None for _, node in items):
-            return None
-        if not unbounded and sum(len(key) + len(node.flow or "") for key, node in items) > WIDTH:
-            return None
-        return brackets[0] + ", ".join(map(write, items)) + brackets[1]
+    def _collection(
+        self, value: Any, token: object, items: list[tuple[str, _Node]], leads: list[str], brackets: str
+    ) -> _Node:
+        size, width, height = 2, 0, 0
+        flows: list[str] = []
+        for (key, node), lead in zip(items, leads, strict=True):
+            size += len(key) + node.size + 4
+            height = max(height, node.height)
+            if node.flow is not None:
+                width += len(key) + len(node.flow)
+                flows.append(lead + node.flow)
+        flow = None
+        if len(flows) == len(items) and (width <= WIDTH or _are_numbers(value)):
+            flow = f"{brackets[0]}{', '.join(flows)}{brackets[1]}"
+        return _Node(value, self._identify(token), size, flow, tuple(items), height + 1)
 
     def _identify(self, token: object) -> int:
         return self._identities.setdefault(token, len(self._identities))
+
+    def _counted(self, values: int, path: str) -> None:
+        self._count += values
+        if self._count > MAX_NODES:
+            raise Unrecordable(f"{path}: the cassette would hold more than {MAX_NODES} values")
 
     def _spend(self, characters: int) -> None:
         self._text += characters
@@ -147,19 +176,35 @@ class _Nodes:
             raise Unrecordable(f"the cassette would hold more than {MAX_TEXT // 2**20} Mi characters of text")
 
 
+def _are_numbers(value: Any) -> bool:
+    return type(value) is list and all(type(item) in (int, float) for item in value)
+
+
+def _text_of(value: Any) -> str:
+    """A text that no other plain value has; empty if it cannot be told."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, RecursionError):
+        return ""
+
+
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
 def _repeated(entries: list[_Node]) -> frozenset[int]:
     """Identities that are met again in payloads, in the order of writing, when what is met again is not entered."""
     seen: set[int] = set()
     again: set[int] = set()
-    stack = [node for entry in reversed(entries) for key, node in entry.items if key == "payload"]
+    payloads = [node for entry in reversed(entries) for key, node in entry.items if key == "payload"]
+    stack = [node for node in payloads if node.size >= SHARED]
     while stack:
         node = stack.pop()
-        if node.size >= SHARED:
-            if node.identity in seen:
-                again.add(node.identity)
-                continue
-            seen.add(node.identity)
-        stack.extend(child for _, child in reversed(node.items))
+        if node.identity in seen:
+            again.add(node.identity)
+            continue
+        seen.add(node.identity)
+        # What is smaller holds nothing that is large enough.
+        stack.extend([child for _, child in reversed(node.items) if child.size >= SHARED])
     return frozenset(again)
 
 
@@ -172,56 +217,55 @@ class _Writer:
         self._written = {} if written is None else written
         self._own = 0
         self._sharing = False
+        self._lines: list[str] = []
 
     def block(self, node: _Node, *, indent: int, payload_only: bool = False) -> list[str]:
-        """Lines of a mapping in block form; aliases are used inside its ``payload`` only."""
-        lines: list[str] = []
+        """Lines of a mapping in block form, to be asked for once; aliases are used inside its ``payload`` only."""
         for key, child in node.items:
             self._sharing = payload_only and key == "payload"
-            lines.extend(self._under(STEP * indent + key + ":", child, indent))
-        return lines
+            self._under(STEP * indent + key + ":", child, indent)
+        return self._lines
 
-    def _under(self, lead: str, node: _Node, indent: int) -> Iterator[str]:
+    def _under(self, lead: str, node: _Node, indent: int) -> None:
         """A node after its key; ``lead`` is the text so far, ``indent`` that of the key."""
         anchor = ""
         if self._sharing and node.size >= SHARED and node.identity in self._shared:
             alias = self._written.get(node.identity)
             if alias is not None:
-                yield f"{lead} *{alias}"
+                self._lines.append(f"{lead} *{alias}")
                 return
             self._own += 1
             anchor = f"{self._prefix}-{self._own}"
             lead += f" &{anchor}"
-        yield from self._content(lead, node, indent)
+        self._content(lead, node, indent)
         if anchor:
             self._written[node.identity] = anchor
 
-    def _content(self, lead: str, node: _Node, indent: int) -> Iterator[str]:
-        flow = self._one_line(node, len(lead) + 1)
+    def _content(self, lead: str, node: _Node, indent: int) -> None:
+        lines, flow = self._lines, self._one_line(node, len(lead) + 1)
         if flow is not None:
-            yield f"{lead} {flow}"
+            lines.append(f"{lead} {flow}")
         elif type(node.value) is str:
-            yield from text_lines(lead, node.value, STEP * (indent + 1))
+            lines.extend(text_lines(lead, node.value, STEP * (indent + 1)))
         elif type(node.value) is dict:
-            yield lead
+            lines.append(lead)
             for key, child in node.items:
-                yield from self._under(STEP * (indent + 1) + key + ":", child, indent + 1)
+                self._under(STEP * (indent + 1) + key + ":", child, indent + 1)
         else:
-            yield lead
+            lines.append(lead)
             dash = STEP * (indent + 1) + "-"
             for _, child in node.items:
-                first, *rest = self._under(dash, child, indent + 1)
-                if first == dash:  # a block without an anchor starts on the line of its dash
-                    first = f"{dash} {rest.pop(0).lstrip()}"
-                yield first
-                yield from rest
+                start = len(lines)
+                self._under(dash, child, indent + 1)
+                if lines[start] == dash:  # a block without an anchor starts on the line of its dash
+                    lines[start : start + 2] = [f"{dash} {lines[start + 1].lstrip()}"]
 
     def _one_line(self, node: _Node, column: int) -> str | None:
         if type(node.value) is str:
             return _plain_or_flow(node)
         if node.flow is None or not node.items:
             return node.flow
-        if type(node.value) is list and all(type(item) in (int, float) for item in node.value):
+        if _are_numbers(node.value):
             return node.flow
         if column + len(node.flow) > WIDTH or (self._sharing and self._holds_shared(node)):
             return None

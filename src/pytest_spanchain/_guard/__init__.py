@@ -51,12 +51,14 @@ class Guard:
         concerns: whether a connection that the calling thread or task makes is this run's business.
         owns: whether the calling thread or task is the run's own: only then is what it sends.
         allow_hosts: host names or addresses that may be contacted, and globs of Unix sockets (``unix:/run/db/*``).
+        expects: whether it need not be told of what goes to that host and port just now.
     """
 
     refuse: Callable[[Attempt], Exception | None]
     concerns: Callable[[], bool]
     owns: Callable[[], bool]
     allow_hosts: Iterable[str] = ()
+    expects: Callable[[str, int | None], bool] | None = None
     _addresses: frozenset[str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -153,7 +155,7 @@ def judge(host: str, port: int | None) -> None:
 
 
 def _tell(guards: list[Guard], host: str, port: int | None) -> None:
-    guards = [guard for guard in guards if not guard.allows(host)]
+    guards = [guard for guard in guards if not (guard.allows(host) or (guard.expects and guard.expects(host, port)))]
     if not guards:
         return
     attempt = Attempt(host=host, port=port, site=call_site())

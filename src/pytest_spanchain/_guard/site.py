@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = (
-    *(path for key, path in sysconfig.get_paths().items() if key in ("stdlib", "platstdlib", "purelib", "platlib")),
-    str(Path(__file__).parent.parent),
-)
+_KINDS = ("stdlib", "platstdlib", "purelib", "platlib")
 
 
 def call_site() -> str:
@@ -29,14 +26,22 @@ def call_site() -> str:
                 break
         frame = frame.f_back
     frame = frame or outermost
-    return f"{_shown(frame.f_code.co_filename)}:{frame.f_lineno} in {frame.f_code.co_name}"
+    return f"{shown(frame.f_code.co_filename)}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def _is_library(filename: str) -> bool:
-    return filename.startswith(_LIBRARIES)
+    return filename.startswith(_libraries())
 
 
-def _shown(filename: str) -> str:
+@functools.lru_cache(maxsize=1)
+def _libraries() -> tuple[str, ...]:
+    import sysconfig  # takes longer than the rest of a run's start
+
+    return (*map(sysconfig.get_path, _KINDS), str(Path(__file__).parent.parent))
+
+
+def shown(filename: str) -> str:
+    """A file's name, from the working directory on if it is below it."""
     try:
         return str(Path(filename).resolve().relative_to(Path.cwd()))
     except (ValueError, OSError):  # not below the working directory, or that is gone

@@ -33,6 +33,7 @@ from .headers import NAME_PATTERNS, PLACES, header_secrets, is_credential, witho
 from .text import PLACEHOLDER, Learnt, Matcher
 from .walk import Clean, Walk, suspicious
 
+_LONGEST_KNOWN = 1_000
 RULE_SET = "spanchain-redaction/1"
 
 
@@ -74,8 +75,11 @@ class Redactor:
         self._paths = tuple(compile_path(path) for path in texts["paths"])
         self._texts = texts
         self._lock = threading.Lock()
-        self._exact, secrets = _environment(tuple(environ.items()))
+        # pytest tells of the test in a variable: but for that, every run sees the same.
+        self._exact, secrets = _environment(tuple(pair for pair in environ.items() if pair[0] != "PYTEST_CURRENT_TEST"))
         self._state = self._looking_for(secrets)
+        self._joined: dict[str, Sequence[str]] = {}
+        """Of streams in which nothing had to change: what arrives in pieces, in whole. So they are taken apart once."""
 
     @property
     def rules(self) -> Mapping[str, str]:
@@ -106,15 +110,26 @@ class Redactor:
         By the rule ``loopback`` the host and port of this machine become ``loopback``, since ports are given anew in
         every run. The placeholder is ``redacted``: brackets would make the host unreadable to URL parsers.
         """
+        state = self._state
+        known = state.clean.urls.get(text)
+        if known is not None:
+            return known
         learnt: Learnt = []
-        redacted = self._state.matcher.redact_url(text, learnt)
+        redacted = state.matcher.redact_url(text, learnt)
+        if not learnt:
+            state.clean.add_url(text, redacted)
         self._learn_named(learnt)
         return redacted
 
     def text(self, text: str) -> str:
         """A name, message or other text without credentials."""
+        clean = self._state.clean
+        if clean.knows(text):
+            return text
         learnt: Learnt = []
         redacted = self._state.matcher.redact(text, learnt)
+        if redacted is text:
+            clean.add_words(text)
         return self._state.matcher.redact(redacted) if self._learn_named(learnt) else redacted
 
     def value(self, plain: Any) -> Any:
@@ -131,6 +146,17 @@ class Redactor:
         # What was learnt here may stand beside its name as well.
         state = self._state
         return Walk(state.matcher, [], state.clean).value(walked)
+
+    def attributes(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """The same for a span's attributes, of which many are alike."""
+        clean = self._state.clean
+        text = clean.text(plain)
+        if text in clean and not self._paths:
+            return plain
+        found: dict[str, Any] = self.value(plain)
+        if found is plain and len(text) <= _LONGEST_KNOWN:
+            clean.add(text)
+        return found
 
     def arguments(self, words: Sequence[str]) -> list[str]:
         """A command line without credentials: an option's name decides on the word that follows it."""
@@ -171,12 +197,17 @@ class Redactor:
         if chunks and sum(chunks) != len(text.encode("utf-8", "surrogatepass")):
             raise ValueError(f"chunks of {sum(chunks)} bytes do not add up to the text")
         learnt: Learnt = []
-        edits = _redact_stream.edits(text, self._state.matcher, learnt)
+        found = _redact_stream.search(text, self._state.matcher, learnt)
         if self._learn_named(learnt):
-            edits = _redact_stream.edits(text, self._state.matcher)
-        if not edits:
+            found = _redact_stream.search(text, self._state.matcher)
+        if not found.edits:
+            self._joined[text] = found.joined
             return text, chunks
-        return _redact_stream.apply(text, edits), _redact_stream.recount(text, edits, chunks)
+        return _redact_stream.apply(text, found.edits), _redact_stream.recount(text, found.edits, chunks)
+
+    def _wholes(self, text: str) -> Sequence[str]:
+        known = self._joined.get(text)
+        return _redact_stream.joined(text) if known is None else known
 
     def check(self, plain: Any, where: str) -> None:
         """Refuse what still holds a credential. The last screen before a file is written.
@@ -189,16 +220,19 @@ class Redactor:
             SecretFound: names the place and the rule, and shows at most four characters.
         """
         state = self._state
+        # Every text once, whatever its place: agents send their history again and again.
+        texts = _texts(plain)
+        texts |= {whole for text in texts for whole in self._wholes(text)}
+        if self._found("\x00".join(texts), state) is None:
+            return
         strings: list[tuple[str, str]] = []
         _collect(plain, where, strings)
         self._refuse(strings, state, document=isinstance(plain, str))
-        streams = [(path, whole) for path, text in strings for whole in _redact_stream.joined(text)]
+        streams = [(path, whole) for path, text in strings for whole in self._wholes(text)]
         self._refuse(streams, state)
 
     def _refuse(self, strings: Sequence[tuple[str, str]], state: _State, *, document: bool = False) -> None:
-        # One search for all; a hit across the border of two strings is an artefact that no single one repeats.
-        if self._found("\x00".join(text for _, text in strings), state) is None:
-            return
+        # There need be none: a hit of the search through all may lie across the border of two, which none repeats.
         for path, text in strings:
             found = self._found(text, state)
             if found is not None:
@@ -303,11 +337,28 @@ def _description(user: Mapping[str, list[str]]) -> dict[str, Any]:
         "environment": [_names.ENVIRONMENT_NAME.pattern, _names.ENVIRONMENT_PASSWORD.pattern],
         "keys": [*map(sorted, (_names.STRONG_KEYS, _names.STRONG_ENDS, _names.WEAK_KEYS, _names.WEAK_ENDS))],
         "query": [*map(sorted, (_names.QUERY_KEYS, _names.AMBIGUOUS_QUERY_KEYS, _names.AMAZON_QUERY))],
+        "options": {name: dict(known) for name, known in _options.OPTIONS.items()},
         "formats": [[known.rule, list(known.marks), known.pattern.pattern] for known in _secrets.FORMATS],
         "normalised": ["loopback", "multipart_boundary"],
         "placeholder": PLACEHOLDER,
         "user": {name: sorted(values) for name, values in user.items()},
     }
+
+
+def _texts(plain: Any) -> set[str]:
+    """Every text of a value, keys included."""
+    found: set[str] = set()
+    pending = [plain]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            found.add(item)
+        elif isinstance(item, Mapping):
+            found.update(map(str, item))
+            pending.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            pending.extend(item)
+    return found
 
 
 def _collect(plain: Any, where: str, found: list[tuple[str, str]]) -> None:

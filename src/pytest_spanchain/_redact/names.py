@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import functools
 import re
 
 ENVIRONMENT_NAME = re.compile(
@@ -91,6 +92,24 @@ AMAZON_QUERY = frozenset(
 _HEADER = re.compile(r"^http(?:request|response)header")
 _HEADER_KEYS = frozenset({"cookie", "token", "auth"})
 
+WORDS = (
+    "key",
+    "token",
+    "secret",
+    "pass",
+    "credential",
+    "auth",
+    "cookie",
+    "bearer",
+    "jwt",
+    "pwd",
+    "connection",
+)
+"""In the names of credentials as they are written, in whatever case, is at least one of these."""
+_WORD = re.compile("|".join(WORDS), re.IGNORECASE)
+_POSING = "\u0130\u0131\u017f\u212a"
+"""The letters that are none of ASCII's, but equal to one for an expression that ignores case (see ``re``)."""
+
 _FOLD = str.maketrans("", "", "-_. ")
 
 
@@ -99,6 +118,15 @@ def fold(name: str) -> str:
     return name.lower().translate(_FOLD)
 
 
+def may_be_in(text: str) -> bool:
+    """Whether a text may hold the name of a credential; false is certain."""
+    if not text.isascii() and any(letter in text for letter in _POSING):
+        return _WORD.search(text) is not None
+    lower = text.lower()
+    return any(word in lower for word in WORDS)
+
+
+@functools.lru_cache(maxsize=4096)
 def is_strong(folded: str) -> bool:
     """Whether any text under this folded name is a credential."""
     if folded.endswith("s") and folded[:-1].endswith(STRONG_ENDS):
@@ -109,6 +137,7 @@ def is_strong(folded: str) -> bool:
     return bare != folded and (bare in STRONG_KEYS or bare in _HEADER_KEYS)
 
 
+@functools.lru_cache(maxsize=4096)
 def is_weak(folded: str) -> bool:
     """Whether a text under this folded name is a credential if it looks like one."""
     return folded in WEAK_KEYS or folded.endswith(WEAK_ENDS)

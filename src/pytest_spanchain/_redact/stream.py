@@ -13,19 +13,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import _sse
 from .text import PLACEHOLDER, Learnt, Matcher, Span
 
 # What tells one channel from another beside the place of the field. Not ``id``: a tool call has it in one event only.
 _INDEXES = ("index", "output_index", "content_index", "summary_index", "item_id")
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"(?P<colon>\s*:)?')
 
 
-@dataclass(frozen=True)
-class Edit:
+class Edit(NamedTuple):
     """Replace the text from ``start`` to ``end``."""
 
     start: int
@@ -33,8 +31,19 @@ class Edit:
     text: str
 
 
-@dataclass(frozen=True)
-class _Piece:
+class Search(NamedTuple):
+    """What came of looking through a stream.
+
+    Args:
+        edits: what has to change, in order.
+        joined: the joined texts of its channels, as ``joined`` gives them.
+    """
+
+    edits: Sequence[Edit]
+    joined: Sequence[str]
+
+
+class _Piece(NamedTuple):
     """A decoded text: the n-th string value of an event's JSON, or (``leaf`` is ``None``) the event's data itself."""
 
     event: _sse.Event
@@ -46,15 +55,18 @@ class _Piece:
 
 def joined(text: str) -> list[str]:
     """The joined texts of the channels, if the text is a stream of events."""
-    return ["".join(piece.text for piece in pieces) for pieces in _channels(text, None).values() if len(pieces) > 1]
+    return [_whole(pieces) for pieces in _channels(text, None).values() if len(pieces) > 1]
 
 
-def edits(text: str, matcher: Matcher, learnt: Learnt | None = None) -> list[Edit]:
-    """What has to change, in order; empty if nothing has to. What is found by its name is noted in ``learnt``."""
+def search(text: str, matcher: Matcher, learnt: Learnt | None = None) -> Search:
+    """Look for credentials. What is found by its name is noted in ``learnt``."""
     changes: list[Edit] = []
+    wholes: list[str] = []
     channels = _channels(text, matcher)
     for pieces in channels.values():
-        whole = "".join(piece.text for piece in pieces)
+        whole = _whole(pieces)
+        if len(pieces) > 1:
+            wholes.append(whole)
         spans = matcher.spans(whole, learnt) if matcher.may_hit(whole) else []
         offset = 0
         for piece in pieces:
@@ -72,7 +84,7 @@ def edits(text: str, matcher: Matcher, learnt: Learnt | None = None) -> list[Edi
         for start, end in beside
         if not any(start < taken_end and taken_start < end for taken_start, taken_end in taken)
     ]
-    return sorted(changes, key=lambda edit: edit.start)
+    return Search(sorted(changes, key=lambda edit: edit.start), wholes)
 
 
 def apply(text: str, changes: Sequence[Edit]) -> str:
@@ -108,6 +120,10 @@ def recount(text: str, changes: Sequence[Edit], chunks: Sequence[int]) -> list[i
     return [count for count in counts if count]
 
 
+def _whole(pieces: Sequence[_Piece]) -> str:
+    return "".join([piece.text for piece in pieces])
+
+
 def _size(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
@@ -134,24 +150,21 @@ def _edit(piece: _Piece, new: str) -> Iterator[Edit]:
 
 
 def _values(data: str) -> list[re.Match[str]]:
-    """The string values of a JSON text in order."""
-    tokens = [*_TOKEN.finditer(data)]
-    after = [*tokens[1:], None]
-    return [
-        token
-        for token, follower in zip(tokens, after, strict=True)
-        if token.group().startswith('"') and (follower is None or follower.group() != ":")
-    ]
+    """The string values of a JSON text in order: the texts that are no keys."""
+    return [found for found in _TEXT.finditer(data) if found["colon"] is None]
 
 
 def _channels(text: str, matcher: Matcher | None) -> dict[Any, list[_Piece]]:
     channels: dict[Any, list[_Piece]] = {}
     for event in _events(text):
         value = _sse.parse(event.data)
+        colons = _TEXT.findall(event.data)  # of each text; where there is one, it is a key
+        if isinstance(value, (dict, list)) and len(colons) - colons.count("") != _keys(value):
+            value = _sse.parse(event.data, members=True)  # a key is there twice
         kind = value.get("type") if isinstance(value, dict) else None
         leaves = [*_leaves(value, (), matcher)] if isinstance(value, (dict, list)) else []
-        if not isinstance(value, (dict, list)) or len(leaves) != len(_values(event.data)):
-            # Not JSON, cut, or with a duplicate key: judged as the text that it is.
+        if not isinstance(value, (dict, list)) or len(leaves) != colons.count(""):
+            # Not JSON, or cut: judged as the text that it is.
             channels.setdefault((event.name, "data"), []).append(_Piece(event, None, event.data))
             continue
         for number, (place, leaf, credential) in enumerate(leaves):
@@ -160,6 +173,13 @@ def _channels(text: str, matcher: Matcher | None) -> dict[Any, list[_Piece]]:
                 _Piece(event, number, leaf, credential, str(place[-1]) if place else "")
             )
     return channels
+
+
+def _keys(value: Any) -> int:
+    """How many keys a JSON value has."""
+    if isinstance(value, dict):
+        return len(value) + sum(map(_keys, value.values()))
+    return sum(map(_keys, value)) if isinstance(value, list) else 0
 
 
 def _events(text: str) -> Iterator[_sse.Event]:

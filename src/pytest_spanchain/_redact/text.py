@@ -26,10 +26,6 @@ Span = tuple[int, int]
 Learnt = list[tuple[str, str]]
 """What was found by its name, with the name."""
 
-_NAMED = re.compile(
-    r"(?:key|token|secret|pass|credential|authorization|cookie|auth|bearer|jwt|pwd|connection)",
-    re.IGNORECASE,
-)
 # A URL with a user, a query or a fragment; others hold nothing.
 _TELLING_URL = re.compile(r"://[^\s\x00]*[@?#]")
 _URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.\-]{1,20}://[^\s\"'<>\\`\x00]+")
@@ -68,9 +64,7 @@ class Matcher:
         self._keys = keys
         self._exact = exact
         self._patterns = tuple(patterns)
-        self._key_names = (
-            re.compile(f"{_NAMED.pattern}|{'|'.join(map(_loose, sorted(keys)))}", re.I) if keys else _NAMED
-        )
+        self._added_names = re.compile("|".join(map(_loose, sorted(keys))), re.IGNORECASE) if keys else None
 
     def may_hit(self, text: str) -> bool:
         """Whether ``spans`` may find anything in the text or in a part of it; false is certain."""
@@ -176,10 +170,12 @@ class Matcher:
         ]
 
     def _may_name(self, text: str) -> bool:
-        return any(sign in text for sign in (":", "=", "</", "--")) and self._key_names.search(text) is not None
+        if not any(sign in text for sign in (":", "=", "</", "--")):
+            return False
+        return _names.may_be_in(text) or (self._added_names is not None and bool(self._added_names.search(text)))
 
     def _named(self, text: str, learnt: Learnt | None) -> Iterator[Span]:
-        for named in _written.in_full(text):
+        for named in _written.in_full(text, wanted=self.is_name):
             siblings = {"logprob": 0} if "logprob" in named.beside else {}
             if self.is_credential(named.key, named.value, siblings):
                 self.learn(named.key, named.value, learnt)

@@ -13,7 +13,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from . import secrets as _secrets
 from .text import PLACEHOLDER, Learnt, Matcher
@@ -27,14 +27,20 @@ _NAMES = ("name", "key", "header")
 _SCHEMA_TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 
 
+_Known = TypeVar("_Known", set[str], dict[str, str])
+
+
 class Clean:
-    """What was found to hold no credential: items of lists, by their text. Safe to use from any thread.
+    """What was found to hold no credential: items of lists, by their text, and short texts. Any thread may use it.
 
     Agents send their history with every request, and their tools: what was looked through once is known by then.
     """
 
     def __init__(self) -> None:
         self._texts: set[str] = set()
+        self._words: set[str] = set()
+        self.urls: dict[str, str] = {}
+        """Addresses that hold none, as they are written down."""
 
     def text(self, item: Any) -> str:
         """What an item is known by; empty if by nothing."""
@@ -49,13 +55,33 @@ class Clean:
     def add(self, text: str) -> None:
         """An item holds no credential."""
         if text:
-            if len(self._texts) >= _MOST_CLEAN:
-                self._texts.clear()
-            self._texts.add(text)
+            _roomy(self._texts).add(text)
+
+    def knows(self, words: str) -> bool:
+        """Whether a short text, such as a name or a header's value, was found to hold no credential."""
+        return words in self._words
+
+    def add_words(self, words: str) -> None:
+        """A text holds no credential; it is remembered if it is short."""
+        if len(words) <= _SHORT:
+            _roomy(self._words).add(words)
+
+    def add_url(self, url: str, written: str) -> None:
+        """An address holds no credential, and is written down so; it is remembered if it is short."""
+        if len(url) <= _SHORT:
+            _roomy(self.urls)[url] = written
 
 
 _text_of = json.JSONEncoder(ensure_ascii=False).encode
 _MOST_CLEAN = 4096
+_SHORT = 200
+
+
+def _roomy(known: _Known) -> _Known:
+    """What is known, from the beginning if it has become too much."""
+    if len(known) >= _MOST_CLEAN:
+        known.clear()
+    return known
 
 
 class Walk:

@@ -21,6 +21,8 @@ PATH_KINDS = ("cwd", "home", "tmp")
 PREFIX = 8
 """So many hexadecimal digits of a uuid tell which one it is."""
 
+_FEW = 50
+"""So many uuids are looked for one by one in each text; of more, the text is searched for what looks like one."""
 _UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
 _NUMBER = re.compile(r"\d+")
 _HEX = re.compile(rf"(?<![0-9a-f])[0-9a-f]{{{PREFIX},31}}(?![0-9a-z])")
@@ -109,7 +111,8 @@ class Context:
         """
         # Other threads go on making uuids meanwhile: what is walked through is a copy.
         made = _Made(tuple(self.values.get("uuid", ())))
-        kept: dict[str, set[str]] = {"uuid": set()}
+        kept: dict[str, set[str]] = {kind: set() for kind in (*self.values, "uuid")}
+        own_paths = self.paths
         known_texts: set[str] = set()  # a history says the same again with every request, and brings nothing new
         for sent, received in told:
             for text in _texts(sent):
@@ -117,15 +120,14 @@ class Context:
                     continue
                 known_texts.add(text)
                 kept["uuid"].update(made.taken(text))
-                known_paths = tokens.known_paths(text, self.paths)
-                paths = {tokens.plain_path(text[start:end]) for start, end in known_paths}
+                paths = {tokens.plain_path(text[start:end]) for start, end in tokens.known_paths(text, own_paths)}
                 # A directory in which one of them was made tells what sort of path it is.
                 paths |= {above for path in paths for above in _parents(path)}
                 numbers = set(_NUMBER.findall(text))
                 for kind, known in self.values.items():
                     if kind != "uuid":
                         found = paths if kind in PATH_KINDS else numbers
-                        kept.setdefault(kind, set()).update(found.intersection(known))
+                        kept[kind].update(found.intersection(known))
             for text in _texts(received):
                 made.taken(text)
         return Context(self.clocks, {kind: found for kind, found in kept.items() if found})
@@ -143,6 +145,9 @@ class _Made:
         if not self._whole or len(text) < PREFIX:
             return set()
         folded = text.lower()
+        # To look for a few is faster than to look for what they look like.
+        if len(self._begun) <= _FEW and not any(begin in folded for begin in self._begun):
+            return set()
         found = {_bare(one) for one in _UUID.findall(folded)}
         begun = ((self._begun.get(one[:PREFIX], ""), one) for one in _HEX.findall(folded))
         found |= {bare for bare, one in begun if bare.startswith(one)}
@@ -165,14 +170,17 @@ def _bare(text: str) -> str:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield key
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield repr(value)
+    """All texts and numbers in a plain value, keys included, in no order."""
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (int, float)):
+            if not isinstance(value, bool):
+                yield repr(value)
+        elif isinstance(value, (list, tuple)):
+            pending.extend(value)
+        elif isinstance(value, Mapping):
+            for pair in value.items():
+                pending.extend(pair)

@@ -1,0 +1,112 @@
+"""Values that stand on one line of a cassette, as canonical text; see the package for what it may assume."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from json.encoder import encode_basestring as _json_text
+from typing import TypeAlias
+
+from ..._canonical import LIFTED, canonical
+from ..limits import MAX_KEY
+from ..scalars import is_plain
+
+MEMORABLE = 160
+"""Characters up to which a value or a line is remembered: short ones come again."""
+
+_INTEGER = re.compile(r"-?[1-9][0-9]{0,14}|0")
+_FLOAT = re.compile(r"-?(?:0|[1-9][0-9]{0,30})\.[0-9]{1,30}(?:e[-+][0-9]{2,3})?")
+_OF_NUMBERS = frozenset("-0123456789")
+_WORDS = frozenset({"null", "true", "false"})
+_PLAIN_ITEM = r'(?:"[^"\\\t]*"|-?[1-9][0-9]{0,14}|0|null|true|false)'
+_FLAT = re.compile(
+    rf'\[(?:{_PLAIN_ITEM}(?:, {_PLAIN_ITEM})*)?\]|\{{(?:"[\x20-\x21\x23-\x5b\x5d-\x7e]*": {_PLAIN_ITEM}'
+    rf'(?:, "[\x20-\x21\x23-\x5b\x5d-\x7e]*": {_PLAIN_ITEM})*)?\}}'
+)
+_PAIR = re.compile(rf'"([^"]*)": {_PLAIN_ITEM}')
+_NUMBERS = re.compile(r"\[[-+0-9.e, ]*\]")
+# What JSON's writer leaves of a float that YAML 1.1 would take for text; and more digits than the strict reader takes.
+_SHORT_FLOAT = re.compile(r"(?<=[\[ ])(-?[0-9])(?=e[-+])e")
+_LONG_NUMBER = re.compile(r"[0-9]{4000}")
+_spelt = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_sorted = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
+
+class Doubt(Exception):
+    """This may not be what the writer wrote."""
+
+
+Part: TypeAlias = tuple[str, int, int]
+"""A finished value: its canonical text, how many scalars and collections it is, how deep it is nested.
+
+A plain tuple, as a move is: to make one of a class of its own is a fifth of the work of reading.
+"""
+
+
+def view(text: str) -> str:
+    """Text as it is seen here: a character for each byte of UTF-8."""
+    return text if text.isascii() else text.encode("utf-8").decode("latin-1")
+
+
+def real(view: str) -> str:
+    """The text of which this is the view."""
+    return view if view.isascii() else view.encode("latin-1").decode("utf-8")
+
+
+def one_line(text: str) -> Part:
+    """A scalar or a collection on one line."""
+    first = text[0]
+    if first == '"':
+        simple = text[-1] == '"' and "\\" not in text and "\t" not in text and text.count('"') == 2
+        return (text if simple else unescaped(text), 1, 0)
+    if first in "{[":
+        return _flow(text)
+    if first in _OF_NUMBERS:
+        if _INTEGER.fullmatch(text):
+            return (text, 1, 0)
+        if _FLOAT.fullmatch(text):
+            return (canonical(float(text)).decode("ascii"), 1, 0)
+    elif is_plain(text):
+        return (f'"{text}"', 1, 0)
+    elif text in _WORDS:
+        return (text, 1, 0)
+    raise Doubt
+
+
+def unescaped(text: str) -> str:
+    """Canonical text of a JSON string that has escapes; YAML has the same ones, but for halves of astral characters."""
+    if "\\ud" in text or "\\uD" in text or "\t" in text:
+        raise Doubt
+    value = json.loads(real(text))
+    if type(value) is not str:
+        raise Doubt
+    return view(_json_text(value))
+
+
+def _flow(text: str) -> Part:
+    if (part := _flat(text)) is not None:
+        return part
+    if len(text) > MAX_KEY and not _NUMBERS.fullmatch(text):
+        raise Doubt
+    text = real(text)
+    value = json.loads(text)
+    # The writer's spelling and no other; so a key that stands there twice is seen, too.
+    if _SHORT_FLOAT.sub(r"\1.0e", _spelt(value)) != text or _LONG_NUMBER.search(text):
+        raise Doubt
+    lifted = not text.isascii() or LIFTED.search(text) is not None
+    # Counted from above, by the signs before each of them: words may hold these, too.
+    nodes, height = 1 + 2 * text.count(",") + sum(map(text.count, ":[{")), sum(map(text.count, "[{"))
+    return (canonical(value).decode("latin-1") if lifted else _sorted(value), nodes, height)
+
+
+def _flat(text: str) -> Part | None:
+    """A list or a mapping of scalars without escapes: the usual, told from its text alone."""
+    if len(text) > MEMORABLE or _FLAT.fullmatch(text) is None:
+        return None
+    keys = _PAIR.findall(text) if text[0] == "{" else ()
+    if not all(map(operator.lt, keys, keys[1:])) or (len(keys) == 1 and keys[0].startswith("$")):
+        return None
+    pieces = text.split('"')
+    pieces[::2] = [piece.replace(" ", "") for piece in pieces[::2]]  # what is outside of quotes
+    return ('"'.join(pieces), 1 + len(pieces) + text.count(","), 1)
