@@ -22,22 +22,24 @@ class Row:
         corpus: on which exchanges, and how many.
         against: what it is compared with.
         ours: median of our turns, in milliseconds (or bytes).
-        theirs: median of the others'.
-        ratio: median of the ratios within a round.
+        theirs: median of the others'; ``None`` if they refuse to do it.
+        ratio: median of the ratios within a round; ``None``, too, then.
         low: first quartile of these.
         high: third quartile.
         target: what the ratio should be at most; ``None`` if nothing is aimed at.
+        instead: why there is no ratio.
     """
 
     what: str
     corpus: str
     against: str
     ours: float
-    theirs: float
-    ratio: float
-    low: float
-    high: float
+    theirs: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
     target: float | None = None
+    instead: str = ""
 
 
 def row(
@@ -53,6 +55,11 @@ def row(
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else [ratios[0]] * 3
     return Row(what, corpus, against, median(ours), median(theirs), median(ratios), low, high, target)
+
+
+def without(what: str, corpus: str, against: str, ours: Sequence[float], *, instead: str) -> Row:
+    """A row of what the other side does not do, and why."""
+    return Row(what, corpus, against, median(ours), None, None, None, None, instead=instead)
 
 
 def in_turns(sides: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:

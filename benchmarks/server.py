@@ -17,6 +17,7 @@ def serving(corpus: Sequence[Exchange]) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # an answer is two writes: the second would wait 40 ms for the client to confirm
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))

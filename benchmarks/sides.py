@@ -54,8 +54,11 @@ def _ours(path: Path, record: bool) -> AbstractContextManager[Any]:
 
 def _load_ours(path: Path) -> object:
     from pytest_spanchain import _store
+    from pytest_spanchain._codec.splice import memory
 
-    return _store.load(path)
+    # As the first file of a session: what was remembered of the last turn would be this very file.
+    memory.clear()
+    return _store.load(path, deferred=True)
 
 
 def _cassetter(path: Path, record: bool) -> AbstractContextManager[Any]:
@@ -97,5 +100,14 @@ def payloads(cassette: Any) -> int:
     )
 
 
+def merged(files: Sequence[str]) -> str:
+    """Files of vcrpy as one: their lists of interactions one after the other."""
+    begin, end = "interactions:\n", "version: 1\n"
+    if not all(file.startswith(begin) and file.endswith(end) for file in files):
+        raise AssertionError("these are no files of vcrpy")
+    return "".join([begin, *(file[len(begin) : -len(end)] for file in files), end])
+
+
 OURS = Side("pytest-spanchain", _ours, _load_ours)
-PEERS = (Side("cassetter", _cassetter, _load_cassetter), Side("vcrpy", _vcrpy, _load_vcrpy))
+VCRPY = Side("vcrpy", _vcrpy, _load_vcrpy)
+PEERS = (Side("cassetter", _cassetter, _load_cassetter), VCRPY)

@@ -54,7 +54,7 @@ def test_agent(client, number):
 """
 _UNMARKED = "import pytest\n\n@pytest.mark.parametrize('number', range({tests}))\ndef test_nothing(number):\n    pass\n"
 _VCR = '@pytest.mark.vcr(match_on=["method", "uri", "body"])'
-_PLUGINS = {"spanchain": "spanchain", "cassetter": "cassetter", "recording": "recording"}
+_PLUGINS = ("spanchain", "cassetter", "recording")
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,20 @@ def replays(*, tests: int, rounds: int, seed: int) -> Iterator[Row]:
             side: [turn - bare for turn, bare in zip(turns, taken["bare"], strict=True)]
             for side, turns in taken.items()
         }
-        label = f"{name}, {tests:,} tests of {EXCHANGES}"
         for side in ("cassetter", "pytest-recording"):
             yield row(
                 "replay overhead per test",
-                label,
+                label(name, tests=tests),
                 side,
                 overhead["pytest-spanchain"],
                 overhead[side],
                 target=TARGETS[name, side],
             )
+
+
+def label(corpus: str, *, tests: int) -> str:
+    """What a suite is called in a row."""
+    return f"{corpus}, {tests:,} tests of {EXCHANGES}"
 
 
 def unused(*, rounds: int) -> Iterator[Row]:
