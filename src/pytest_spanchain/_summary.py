@@ -15,6 +15,8 @@ from ._model import EXCHANGE_KINDS
 WIDTH = 100
 """Longest name that is shown whole."""
 
+_USAGE = tuple((f"gen_ai.usage.{way}_tokens", way) for way in ("input", "output"))
+
 # Ranges are spelt out: str.isprintable() and unicodedata follow the Unicode version of the Python at hand, and a
 # summary written by one Python must be accepted by the next. Controls, soft hyphen, joiners and marks of direction,
 # line and paragraph separator, BOM, annotations, non-characters, tags.
@@ -31,7 +33,7 @@ def visible(text: str) -> str:
 
 def same(found: Sequence[str], expected: Sequence[str]) -> bool:
     """Whether two summaries say the same. White space is levelled: formatters change it, and it carries nothing."""
-    return [" ".join(line.split()) for line in found if line.strip()] == [
+    return tuple(found) == tuple(expected) or [" ".join(line.split()) for line in found if line.strip()] == [
         " ".join(line.split()) for line in expected if line.strip()
     ]
 
@@ -84,8 +86,8 @@ def _line(span: Mapping[str, Any]) -> str:
 
 
 def _tokens(attributes: Mapping[str, Any]) -> str:
-    counts = [(attributes.get(f"gen_ai.usage.{way}_tokens"), way) for way in ("input", "output")]
-    return ", ".join(f"{count} {way} tokens" for count, way in counts if type(count) is int and abs(count) < 10**15)
+    counts = [(attributes.get(name), way) for name, way in _USAGE]
+    return ", ".join([f"{count} {way} tokens" for count, way in counts if type(count) is int and abs(count) < 10**15])
 
 
 def _by_kind(spans: list[Mapping[str, Any]]) -> list[str]:

@@ -70,7 +70,7 @@ def _parsed(spliced: Spliced, *, deferred: bool) -> Parsed | None:
         return None
     return Parsed(
         {"header": header, "entries": entries},
-        summary=_find_summary(spliced.opening),
+        summary=_usual_summary(spliced.opening) or _find_summary(spliced.opening),
         entry_lines=tuple(entry.line for entry in spliced.entries),
         texts=(spliced.header, *(entry.text for entry in spliced.entries)),
     )
@@ -105,6 +105,12 @@ def _read(data: bytes, path: str) -> Parsed:
     if type(found.value) is not dict:
         raise CassetteUnreadable("is not a mapping of header and entries", path=path, line=1, remedy=RESTORE)
     return Parsed(found.value, summary=_find_summary(text), entry_lines=found.entry_lines)
+
+
+def _usual_summary(opening: str) -> tuple[str, ...]:
+    """The summary of a file that opens with it and with nothing else; empty if it does not."""
+    first, *lines = f"\n{opening}".removesuffix("\n").split(f"\n{_SUMMARY_LEAD}")
+    return tuple(lines) if not first and "\n" not in "".join(lines) else ()
 
 
 def _find_summary(text: str) -> tuple[str, ...] | None:

@@ -22,13 +22,31 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from json.encoder import encode_basestring as json_text
 from typing import NamedTuple
 
 from ..._ledger import ENTRY_KEYS, HEADER_KEYS
 from ...errors import Unrecordable
 from ..limits import MAX_NODES, MAX_TEXT
-from ._inline import MEMORABLE, Doubt, Part, real, unescaped
-from ._lines import APART, COLON, ENDED, STEP, Block, Draft, Lead, Move, State, depth_at, joined, parted, scalar, summed
+from ._inline import Doubt, Part, real, unescaped
+from ._lines import (
+    ALIASED,
+    APART,
+    ENDED,
+    NOTHING,
+    STEP,
+    Block,
+    Lead,
+    Mark,
+    State,
+    depth_at,
+    joined,
+    lead_of,
+    parted,
+    scalar,
+    summed,
+    up_to_hole,
+)
 from ._lines import memory as memory
 
 _PAYLOAD = 4
@@ -49,9 +67,11 @@ _HEAD = re.compile(
 )
 _TAIL = re.compile(r'  prev_hash: (?P<prev_hash>"[0-9a-f]{64}")\n  sha256_hash: "(?P<sha256_hash>[0-9a-f]{64})"\n')
 _HEADER, _ENTRIES = "\nheader:\n", "entries:\n"
+_REQUEST, _RESPONSE, _SCOPE = (f',"{key}":' for key in APART)
 
-_ANCHORED = re.compile(r"&(?P<anchor>[a-z0-9-]+)(?: (?P<value>.+))?")
-_LITERAL = re.compile(r"\|(?P<explicit>2?)(?P<end>[-+]?)")
+_ANCHORED = re.compile(r"&([a-z0-9-]+)(?: (.+))?")
+_LITERALS = {f"|{explicit}{end}": (bool(explicit), end) for explicit in ("", "2") for end in ("", "-", "+")}
+"""Whether they begin with a blank or a line end, and what is said of the line ends behind them."""
 _SMALL = 1_500
 """Characters of a payload up to which nothing is kept apart: it is built at once, which costs less."""
 
@@ -130,9 +150,9 @@ class _Splicer:
         self._text = text
         self._at = at
         self._anchors: dict[str, Part] = {}
-        self._out: list[Move] = []
-        self._marks: list[tuple[str, int]] = []
-        """Keys of the outermost block that are not like any other, and where in what was put out they are."""
+        self._out: list[Part] = []
+        self._marks: list[Mark] = []
+        """Of the block that ended last."""
         self._nodes = 0
         self._expanded = len(text)
 
@@ -146,9 +166,8 @@ class _Splicer:
             if lead != " " * STEP + expected or not colon:
                 raise Doubt
             self._out = []
-            self._value(_after_colon(rest), 2 * STEP, depth_at(STEP))
-            text, _, nodes, _ = self._whole(0)
-            values[expected] = text
+            self._behind(_after_colon(rest), 2 * STEP, depth_at(STEP))
+            values[expected], nodes, _ = joined(self._out)
             self._nodes += nodes
         return _mapping_of(values, sorted(values))
 
@@ -170,18 +189,16 @@ class _Splicer:
         if head is None:
             raise Doubt
         seq, kind, span_id, parent_span_id, trace_id, eval_id, timestamp_ns, rest = head.groups()
-        self._at = start = head.end()
-        self._nodes += 2 * len(ENTRY_KEYS)
+        start = self._at = head.end()
         self._out, self._marks = [], []
-        self._value(rest or "", _PAYLOAD, depth_at(STEP))
+        self._behind(rest, _PAYLOAD, depth_at(STEP))
         tail = _TAIL.match(self._text, self._at)
         if tail is None:
             raise Doubt
-        texts, _, nodes, _ = summed(self._out)
-        self._nodes += nodes
+        texts, nodes, _ = summed(self._out)
+        self._nodes += nodes + 2 * len(ENTRY_KEYS)
         if self._nodes > MAX_NODES:
             raise Doubt
-        payload = "".join(texts)
         apart = self._apart(texts) if self._at - start > _SMALL else None
         self._at = tail.end()
         prev_hash, sha256_hash = tail.groups()
@@ -192,28 +209,26 @@ class _Splicer:
             f',"prev_hash":{prev_hash},"seq":{seq},"span_id":{span_id},'
             f'"timestamp_ns":{timestamp_ns},"trace_id":{trace_id}}}'
         )
-        text = f"{opening}{payload}{closing}".encode("latin-1")
         if apart is None:
+            text = f"{opening}{''.join(texts)}{closing}".encode("latin-1")
             return Entry(line, text, text, {}, sha256_hash)
         before, request, response, after = apart
-        asked = len(opening) + len(before) + len(',"request":')
-        answered = asked + len(request) + len(',"response":')
+        asked = len(opening) + len(before) + len(_REQUEST)
+        answered = asked + len(request) + len(_RESPONSE)
         places = {"request": (asked, asked + len(request)), "response": (answered, answered + len(response))}
+        text = f"{opening}{before}{_REQUEST}{request}{_RESPONSE}{response}{after}{closing}".encode("latin-1")
         return Entry(line, text, f"{opening}{before}{after}{closing}".encode("latin-1"), places, sha256_hash)
 
     def _apart(self, texts: Sequence[str]) -> tuple[str, str, str, str] | None:
         """A payload, of which these were put out: what stands before its request, request and response, the rest."""
         if tuple([key for key, _ in self._marks]) != APART:
             return None
-        parts, start = [], 0
-        for key, at in self._marks:
-            # The text of the line that begins with the key ends what is before, too.
-            ended, key_text = texts[at].rsplit(",", 1)
-            if key_text != f'"{key}":':
-                raise Doubt
-            parts.append("".join(texts[start:at]) + ended)
-            start = at + 1
-        return parts[0], parts[1], parts[2], f',"scope":{"".join(texts[start:])}'
+        (_, asked), (_, answered), (_, scope) = self._marks
+        # The text that ends with a key ends what is before that, too.
+        before = "".join(texts[: asked + 1]).removesuffix(_REQUEST)
+        request = "".join(texts[asked + 1 : answered + 1]).removesuffix(_RESPONSE)
+        response = "".join(texts[answered + 1 : scope + 1]).removesuffix(_SCOPE)
+        return before, request, response, f"{_SCOPE}{''.join(texts[scope + 1 :])}"
 
     def _line(self) -> str:
         """The line here, and on to the next."""
@@ -224,121 +239,92 @@ class _Splicer:
         self._at = end + 1
         return self._text[start:end]
 
-    def _whole(self, start: int) -> Move:
-        """What was put out since, as one."""
-        return joined(self._out[start:])
-
     def _block(self, column: int) -> None:
         """A block whose first line stands in a column, up to a line that stands before it."""
-        text, out, at, known, state = self._text, self._out, self._at, memory.values.get, memory.state(Block(column))
-        while state is not ENDED:
+        text, out, known, margin = self._text, self._out, memory.values.get, " " * column
+        at, state = self._at, memory.state((Block(column),))
+        marks: list[Mark] = []
+        while True:
             for stretch in state.stretches:
                 if text.startswith(stretch[0], at):
                     break
             else:
+                if not text.startswith(margin, at):
+                    break
                 self._at = at
-                state = self._lines(state)
+                state = self._lines(state, margin, marks)
                 at = self._at
                 continue
-            _, length, move, column, depth = stretch
-            out.append(move)
-            state = move[1]
+            _, length, part, state, inner, depth, key = stretch
+            out.append(part)
             at += length
-            if column:
-                rest = text[at : text.find("\n", at)]
-                at += len(rest) + 1
-                part = known(rest)
-                if part is not None:
-                    out.append((part[0], state, part[1], depth + part[2]))
-                elif rest:
+            if key:
+                marks.append((key, len(out) - 1))
+            if inner:
+                end = text.find("\n", at)
+                rest = text[at:end]
+                at = end + 1
+                value = known(rest)
+                if value is None:
                     self._at = at
-                    self._value(rest, column, depth)
+                    self._value(rest, inner, depth, state)
                     at = self._at
                 else:
-                    raise Doubt
+                    out.append((value[0], value[1], depth + value[2]) if value[2] else value)
+        out.append((state.closing(), 0, 0))
+        self._at, self._marks = at, marks
 
-    def _lines(self, state: State) -> State:
-        """Lines up to one that has no move yet, and it with what belongs to it; ``ENDED`` if it is not of the block."""
-        text, out, first, begin = self._text, self._out, state, self._at
-        at = begin
-        while (move := state.get(text[at : (end := text.find("\n", at))])) is not None:
-            out.append(move)
-            state, at = move[1], end + 1
-        if not text.startswith(state.margin, at):
-            if not state.blocks[-1].close:
-                raise Doubt
-            out.append((state.closing, ENDED, 0, 0))
-            memory.keep_stretch(first, text[begin:at])
-            self._at = at
-            return ENDED
-        line = text[at:end]
-        beginning, rest = parted(line)
-        lead = state.leads.get(beginning)
-        self._at = end + 1
-        if lead is None:
-            draft = Draft(state.blocks, self._is_alone)
-            draft.read(line)
-            lead = draft.lead()
-            if lead.certain and draft.rest == rest:
-                memory.keep(state.leads, beginning, lead)
-            return self._move(state, lead, line, draft.rest)
-        # The lead has come before. If its value has, too, the line will have a move; if not, the stretch ends there.
-        if lead.key in APART:
-            memory.keep_stretch(first, text[begin:at])
-        elif rest not in memory.values:
-            value = end - len(rest)
-            memory.keep_stretch(first, text[begin : value if rest and text[value - 2 : value] == COLON else at])
-        return self._move(state, lead, line, rest)
+    def _lines(self, state: State, margin: str, marks: list[Mark]) -> State:
+        """Lines one by one, up to one where a stretch may begin or that is not of the block; what they say is kept."""
+        text, out, at = self._text, self._out, self._at
+        first, begin = state, at  # of lines that all were met before
+        while True:
+            end = text.find("\n", at)
+            line = text[at:end]
+            step = state.steps.get(line)
+            if step is None:
+                if not text.startswith(margin, at):
+                    memory.keep_stretch(first, text[begin:at])
+                    break
+                self._at = end + 1
+                beginning, rest = parted(line)
+                lead = state.leads.get(beginning)
+                is_new = lead is None
+                if lead is None:
+                    lead, rest = self._lead(state, line, beginning, rest)
+                value = memory.values.get(rest) if rest else NOTHING
+                if is_new or value is None or lead.hole.key:
+                    if not is_new:
+                        memory.keep_stretch(first, text[begin:at] + (up_to_hole(line, rest) if rest else f"{line}\n"))
+                    state = self._open(lead, rest, marks)
+                    at = self._at
+                    if state.stretches:
+                        break
+                    first, begin = state, at
+                    continue
+                step = memory.step(state, line, lead, value)
+            out.append(step[0])
+            state, at = step[1], end + 1
+        self._at = at
+        return state
 
-    def _move(self, state: State, lead: Lead, line: str, rest: str) -> State:
-        """The move of a line of which the lead is known, and what belongs to it."""
-        lead_text, following, column, nodes, depth, certain, key = lead
-        part = memory.values.get(rest)
-        if key in APART:
-            # One that follows another key than the one before it here is not marked, and nothing is kept apart.
-            follows = key == APART[0] or state.blocks[0].key == APART[APART.index(key) - 1]
-            marks = [*self._marks, (key, len(self._out))] if follows else self._marks
-            self._out.append((lead_text, following, nodes, depth))
-            self._value(rest, column, depth)
-            self._marks = marks  # without those of blocks within
-            return following
-        if part is not None or not rest:
-            if part is None:
-                move = (lead_text, memory.state(*following.blocks, Block(column)), nodes, depth)
-            else:
-                # Its value has come before, so the line may come again.
-                move = (lead_text + part[0], following, nodes + part[1], depth + part[2])
-            self._out.append(move)
-            if certain and len(line) <= MEMORABLE:
-                memory.keep(state, line, move)
-            return move[1]
-        self._out.append((lead_text, following, nodes, depth))
-        if rest[:1] == "*" and following is state:  # as after an item of a list
-            self._items(line, rest, depth)
-        else:
-            self._value(rest, column, depth)
-        return following
+    def _lead(self, state: State, line: str, beginning: str, rest: str) -> tuple[Lead, str]:
+        """What a line comes to that begins as none before, and its value."""
+        lead, value = lead_of(state.blocks, line, self._is_alone)
+        if lead.is_certain and value == rest:
+            memory.keep(state.leads, beginning, lead)
+        return lead, value
 
-    def _items(self, line: str, rest: str, depth: int) -> None:
-        """A list's item that is an alias, but not the list's first, and the items like it that follow."""
-        lead = line[: 1 - len(rest)]
-        more = _lines_like(len(lead) - 1 - STEP).match(self._text, self._at)
-        names = [rest[1:]]
-        if more is not None:
-            names += more[0][len(lead) : -1].split("\n" + lead)
-            self._at = more.end()
-        parts = [self._anchors.get(name) for name in names]
-        if None in parts:
-            raise Doubt
-        texts, nodes, heights = zip(*parts, strict=True)
-        self._expand(sum(map(len, texts)))
-        self._out.append((",".join(texts), ENDED, sum(nodes), depth + max(heights)))
-
-    def _expand(self, length: int) -> None:
-        # Before it is written out: a kilobyte of aliases can stand for gigabytes.
-        self._expanded += length
-        if self._expanded > MAX_TEXT:
-            raise Doubt
+    def _open(self, lead: Lead, rest: str, marks: list[Mark]) -> State:
+        """Put out a line, of which this is what stands before its value, with all that belongs to it."""
+        self._out.append(lead.part)
+        column, depth, key = lead.hole
+        if key:
+            marks.append((key, len(self._out) - 1))
+        if not rest:
+            return lead.opened()
+        self._value(rest, column, depth, lead.state)
+        return lead.state
 
     def _is_alone(self, column: int) -> bool:
         """Whether the key in the line before stands alone in the mapping of its column."""
@@ -347,96 +333,116 @@ class _Splicer:
             at = text.index("\n", at) + 1
         return not text.startswith(" " * column, at)
 
-    def _value(self, rest: str, column: int, depth: int) -> None:
-        """What follows a key or a dash, the lines below it included.
+    def _behind(self, rest: str | None, column: int, depth: int) -> None:
+        """A value, or a block if nothing of one stands on the line."""
+        if rest:
+            self._value(rest, column, depth)
+        else:
+            self._block(column)
+
+    def _value(self, rest: str, column: int, depth: int, state: State = ENDED) -> None:
+        """What follows a key or a dash on its line, and what of it stands on the lines below.
 
         Args:
-            rest: of the line.
+            rest: of the line; not empty.
             column: in which the lines below it start.
             depth: of the collection that holds it.
+            state: after it.
         """
-        if not rest:
-            self._block(column)
-        elif rest[0] == "&":
+        first = rest[0]
+        if first not in "*&|" and rest[-1] != "\\":
+            text, nodes, height = scalar(rest)
+            self._out.append((text, nodes, depth + height))
+        elif first == "*":
+            self._aliases(rest[1:], depth, state)
+        elif first == "&":
             self._anchored(rest, column, depth)
         else:
-            text, nodes, height = self._part(rest, column) if rest[0] in "*|" or rest[-1] == "\\" else scalar(rest)
-            self._out.append((text, ENDED, nodes, depth + height))
+            text = self._literal(rest, column) if first == "|" else self._quoted_lines(rest, column)
+            self._out.append((text, 1, 0))
 
-    def _part(self, rest: str, column: int) -> Part:
-        """What does not say all on its own line."""
-        if rest[0] == "*":
-            part = self._anchors.get(rest[1:])
-            if part is None:
-                raise Doubt
-            self._expand(len(part[0]))
-            return part
-        if rest[0] == "|":
-            return (self._literal(rest, column), 1, 0)
-        if rest[0] == '"':
-            return (self._quoted_lines(rest, column), 1, 0)
-        raise Doubt
+    def _aliases(self, name: str, depth: int, state: State) -> None:
+        """An alias, and where it is an item of a list, those that follow as its next items."""
+        names = [name]
+        if state.blocks and state.blocks[-1].key is None:
+            lead = " " * state.blocks[-1].column + ALIASED
+            if self._text.startswith(lead, self._at):
+                more = _lines_like(lead).match(self._text, self._at)
+                if more is None:
+                    raise Doubt
+                names += more[0][len(lead) : -1].split("\n" + lead)
+                self._at = more.end()
+        try:
+            texts, nodes, height = summed([self._anchors[name] for name in names])
+        except KeyError:
+            raise Doubt from None
+        # Before it is written out: a kilobyte of aliases can stand for gigabytes.
+        self._expanded += sum(map(len, texts))
+        if self._expanded > MAX_TEXT:
+            raise Doubt
+        self._out.append((",".join(texts), nodes, depth + height))
 
     def _anchored(self, rest: str, column: int, depth: int) -> None:
         match = _ANCHORED.fullmatch(rest)
         if match is None:
             raise Doubt
-        name, value = match["anchor"], match["value"] or ""
-        if value[:1] in ("&", "*"):
+        name, value = match.groups()
+        if value and value[0] in "&*":
             raise Doubt
         start = len(self._out)
-        self._value(value, column, depth)
+        self._behind(value, column, depth)
         if name in self._anchors:  # within itself
             raise Doubt
-        whole = self._whole(start)
-        self._out[start:] = [whole]
-        self._marks = [mark for mark in self._marks if mark[1] < start]  # the others are in what is one now
-        self._anchors[name] = (whole[0], whole[2], whole[3] - depth)
+        text, nodes, reach = joined(self._out[start:])
+        self._out[start:] = [(text, nodes, reach)]
+        self._marks = []  # it is one now
+        self._anchors[name] = (text, nodes, max(reach - depth, 0))
 
     def _literal(self, lead: str, column: int) -> str:
-        match = _LITERAL.fullmatch(lead)
-        if match is None:
+        shape = _LITERALS.get(lead)
+        if shape is None:
             raise Doubt
-        margin = " " * column
+        explicit, end = shape
         lines = _lines_from(column).match(self._text, self._at)
-        text = "" if lines is None else lines[0]
-        self._at += len(text)
-        text = f"\n{text[:-1]}".replace("\n" + margin, "\n")[1:]
+        if lines is None:
+            raise Doubt
+        self._at = lines.end()
+        text = f"\n{lines[0][:-1]}".replace("\n" + " " * column, "\n")[1:]
         # Blanks before a line end are for quotes: the writer puts none here.
         if not text or " \n" in text or "\t\n" in text or text[-1] in " \t":
             raise Doubt
-        if (text[0] in " \n") != bool(match["explicit"]) or text[0] == "\t":
+        if (text[0] in " \n") is not explicit or text[0] == "\t":
             raise Doubt
-        body = text.rstrip("\n")
-        if not body or (len(body) != len(text)) != (match["end"] == "+"):
+        if (text[-1] == "\n") is not (end == "+") or not text.strip("\n"):
             raise Doubt
-        text = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{text}"' if match["end"] == "-" else f'"{text}\\n"'
+        return json_text(text if end == "-" else f"{text}\n")
 
     def _quoted_lines(self, lead: str, column: int) -> str:
-        parts, margin, inner = [lead[1:-1]], " " * column, ""
-        while inner[-1:] != '"':
-            line = self._line()
-            inner = line[column:]
-            if not line.startswith(margin) or inner[0] in " \t" or inner[-1] not in '\\"':
-                raise Doubt
-            parts.append(inner[1:-1] if inner.startswith("\\ ") else inner[:-1])
+        lines = _lines_from(column).match(self._text, self._at)
+        if lines is None or lead[0] != '"':
+            raise Doubt
+        self._at = lines.end()
+        text = f"{lead[1:]}\n{lines[0][:-1]}"
+        first, *others = parts = text.split("\\\n" + " " * column)
+        # A quote that is not the last one is no JSON; a line end that is none of these is none.
+        if text[-1] != '"' or len(parts) <= text.count("\n") or any(part[:1] in ("", " ", "\t") for part in others):
+            raise Doubt
         # An escape cannot be cut by the line end: what is left of one is no JSON, or ends the text.
         if any(_ends_within_escape(part) for part in parts):
             raise Doubt
-        return unescaped(f'"{"".join(parts)}"')
+        return unescaped('"' + first + "".join([part[part.startswith("\\ ") :] for part in others]))
 
 
 @functools.cache
 def _lines_from(column: int) -> re.Pattern[str]:
-    """Lines that begin in a column or behind it, and empty ones; perhaps none."""
-    return re.compile(rf"(?: {{{column}}}[^\n]*\n|\n)*")
+    """Lines that begin in a column or behind it, and empty ones; one at least."""
+    return re.compile(rf"(?: {{{column}}}[^\n]*\n|\n)+")
 
 
 @functools.cache
-def _lines_like(column: int) -> re.Pattern[str]:
-    """Lines that are aliases as items of a list whose dashes stand in a column."""
-    return re.compile(rf"(?: {{{column}}}- \*[^\n]+\n)+")
+def _lines_like(lead: str) -> re.Pattern[str]:
+    """Lines that begin like this and go on."""
+    return re.compile(rf"(?:{re.escape(lead)}[^\n]+\n)+")
 
 
 def _mapping_of(texts: Mapping[str, str], keys: Iterable[str]) -> str:

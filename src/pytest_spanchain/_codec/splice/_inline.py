@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
-from json.encoder import encode_basestring as _json_text
+from json.encoder import encode_basestring as json_text
 from typing import TypeAlias
 
 from ..._canonical import LIFTED, canonical
@@ -15,16 +15,14 @@ from ..scalars import is_plain
 MEMORABLE = 160
 """Characters up to which a value or a line is remembered: short ones come again."""
 
-_INTEGER = re.compile(r"-?[1-9][0-9]{0,14}|0")
+_VERBATIM = re.compile(r'"[^"\\\t]*"|-?[1-9][0-9]{0,14}|0|null|true|false')
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]{0,30})\.[0-9]{1,30}(?:e[-+][0-9]{2,3})?")
-_OF_NUMBERS = frozenset("-0123456789")
-_WORDS = frozenset({"null", "true", "false"})
 _PLAIN_ITEM = r'(?:"[^"\\\t]*"|-?[1-9][0-9]{0,14}|0|null|true|false)'
-_FLAT = re.compile(
-    rf'\[(?:{_PLAIN_ITEM}(?:, {_PLAIN_ITEM})*)?\]|\{{(?:"[\x20-\x21\x23-\x5b\x5d-\x7e]*": {_PLAIN_ITEM}'
-    rf'(?:, "[\x20-\x21\x23-\x5b\x5d-\x7e]*": {_PLAIN_ITEM})*)?\}}'
-)
-_PAIR = re.compile(rf'"([^"]*)": {_PLAIN_ITEM}')
+_FLAT_LIST = rf"\[(?:{_PLAIN_ITEM}(?:, {_PLAIN_ITEM})*)?\]"
+_KEY = r'"[\x20-\x21\x23-\x5b\x5d-\x7e]*": '
+_FLAT_PAIR = rf"{_KEY}(?:{_PLAIN_ITEM}|{_FLAT_LIST})"
+_FLAT = re.compile(rf"{_FLAT_LIST}|\{{(?:{_FLAT_PAIR}(?:, {_FLAT_PAIR})*)?\}}")
+_PAIR = re.compile(rf'"([^"]*)": (?:{_PLAIN_ITEM}|{_FLAT_LIST})')
 _NUMBERS = re.compile(r"\[[-+0-9.e, ]*\]")
 # What JSON's writer leaves of a float that YAML 1.1 would take for text; and more digits than the strict reader takes.
 _SHORT_FLOAT = re.compile(r"(?<=[\[ ])(-?[0-9])(?=e[-+])e")
@@ -56,32 +54,37 @@ def real(view: str) -> str:
 
 def one_line(text: str) -> Part:
     """A scalar or a collection on one line."""
+    if _VERBATIM.fullmatch(text):
+        return (text, 1, 0)
+    if is_plain(text):
+        return (f'"{text}"', 1, 0)
     first = text[0]
-    if first == '"':
-        simple = text[-1] == '"' and "\\" not in text and "\t" not in text and text.count('"') == 2
-        return (text if simple else unescaped(text), 1, 0)
     if first in "{[":
         return _flow(text)
-    if first in _OF_NUMBERS:
-        if _INTEGER.fullmatch(text):
-            return (text, 1, 0)
-        if _FLOAT.fullmatch(text):
-            return (canonical(float(text)).decode("ascii"), 1, 0)
-    elif is_plain(text):
-        return (f'"{text}"', 1, 0)
-    elif text in _WORDS:
-        return (text, 1, 0)
+    if first == '"':
+        return (unescaped(text), 1, 0)
+    if _FLOAT.fullmatch(text):
+        return (canonical(float(text)).decode("ascii"), 1, 0)
     raise Doubt
 
 
 def unescaped(text: str) -> str:
     """Canonical text of a JSON string that has escapes; YAML has the same ones, but for halves of astral characters."""
-    if "\\ud" in text or "\\uD" in text or "\t" in text:
+    if "\t" in text:
+        raise Doubt
+    # Without escaped backslashes, a backslash can only begin an escape.
+    bare = text.replace("\\\\", "")
+    quotes = bare.count('\\"')
+    if bare.count("\\") == quotes + bare.count("\\n") + bare.count("\\t") and bare.count('"') == quotes + 2:
+        if bare[0] != '"' or bare[-1] != '"' or bare.endswith('\\"'):
+            raise Doubt
+        return text  # with those that JSON has no other spelling for
+    if "\\ud" in text or "\\uD" in text:
         raise Doubt
     value = json.loads(real(text))
     if type(value) is not str:
         raise Doubt
-    return view(_json_text(value))
+    return view(json_text(value))
 
 
 def _flow(text: str) -> Part:
@@ -101,7 +104,7 @@ def _flow(text: str) -> Part:
 
 
 def _flat(text: str) -> Part | None:
-    """A list or a mapping of scalars without escapes: the usual, told from its text alone."""
+    """A list or a mapping of scalars without escapes, or one of lists of these: the usual, told from its text alone."""
     if len(text) > MEMORABLE or _FLAT.fullmatch(text) is None:
         return None
     keys = _PAIR.findall(text) if text[0] == "{" else ()
@@ -109,4 +112,5 @@ def _flat(text: str) -> Part | None:
         return None
     pieces = text.split('"')
     pieces[::2] = [piece.replace(" ", "") for piece in pieces[::2]]  # what is outside of quotes
-    return ('"'.join(pieces), 1 + len(pieces) + text.count(","), 1)
+    # A bracket in a word makes it seem higher, and that only.
+    return ('"'.join(pieces), 1 + len(pieces) + text.count(",") + text.count("["), 2 if "[" in text[1:] else 1)

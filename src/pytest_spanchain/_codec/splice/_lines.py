@@ -6,6 +6,7 @@ remembers its lines.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -19,17 +20,23 @@ STEP = 2
 
 _BEYOND = "\xee"
 """With this byte and those above, UTF-8 begins characters whose order by code points is not that by UTF-16."""
-_KEYED = re.compile(r'(?P<key>[A-Za-z_][A-Za-z0-9_./-]*|"[^"\\\t]*"):(?: (?P<rest>.+))?')
+_KEYED = re.compile(r'([A-Za-z_][A-Za-z0-9_./-]*|"[^"\\\t]*"):(?: (.+))?')
 _MOST_REMEMBERED = 20_000
 _MOST_STRETCHES = 4
 """In one state: each of them is tried."""
 _LONGEST_STRETCH = 20_000
-COLON = ": "
+_COLON = ": "
+ALIASED = "- *"
 APART = ("request", "response", "scope")
-"""Keys of a payload, one after the other: what stands between them is kept apart, so no other line goes over them."""
+"""Keys of a payload, one after the other: what stands between them is kept apart, so no stretch goes over them."""
+_APART_PAIRS = frozenset(itertools.pairwise(APART))
+NOTHING: Part = ("", 0, 0)
+"""The value of a line that a block follows."""
 
 K = TypeVar("K")
 T = TypeVar("T")
+Mark: TypeAlias = tuple[str, int]
+"""A key of ``APART``, and which of what was put out ends with it."""
 
 
 class Block(NamedTuple):
@@ -46,52 +53,74 @@ class Block(NamedTuple):
     close: str = ""
 
 
-class State(dict[str, "Move"]):
-    """What a line means where these blocks are open: of each line that was met here, its move.
+class State:
+    """What lines mean where these blocks are open.
 
     Args:
         blocks: from the outermost on.
     """
 
+    __slots__ = ("blocks", "leads", "steps", "stretches")
+
     def __init__(self, blocks: tuple[Block, ...]) -> None:
-        super().__init__()
         self.blocks = blocks
-        self.margin = " " * blocks[0].column if blocks else ""
-        self.closing = "".join([block.close for block in reversed(blocks)])
-        """What ends these blocks in JSON."""
+        self.steps: dict[str, Step] = {}
+        """Of whole lines that came more than once."""
         self.leads: dict[str, Lead] = {}
-        """The same of beginnings of lines, up to a key."""
+        """Of beginnings of lines, up to their value."""
         self.stretches: list[Stretch] = []
-        """The same of several lines that came one after the other."""
+        """Of several lines that came one after the other."""
+
+    def closing(self) -> str:
+        """What ends these blocks in JSON.
+
+        Raises:
+            Doubt: one of them has not begun.
+        """
+        if not self.blocks[-1].close:
+            raise Doubt
+        return "".join([block.close for block in reversed(self.blocks)])
 
 
-Move: TypeAlias = tuple[str, State, int, int]
-"""What lines come to: canonical text, the state after them, scalars and collections, depth that they reach.
+Step: TypeAlias = tuple[Part, State]
+"""What a line comes to, and the state after it. The height of the part is the depth that the line reaches."""
 
-Values that are put out on their own have the same form; after them, nobody asks for the state.
-"""
+
+class Hole(NamedTuple):
+    """The place of a value.
+
+    Args:
+        column: of the lines that belong to it; 0 if it is nothing but such lines.
+        depth: of the collection that holds it.
+        key: before it, if that is one of ``APART`` in its place; else empty.
+    """
+
+    column: int
+    depth: int
+    key: str = ""
+
+
+_NO_HOLE = Hole(0, 0)
 
 
 class Lead(NamedTuple):
     """What the beginning of a line comes to, up to its value.
 
     Args:
-        text: canonical text.
+        part: put out.
         state: after the value.
-        column: of the lines that belong to the value.
-        nodes: keys and collections.
-        depth: of the collection that holds the value.
-        certain: whether every such beginning in this state comes to the same.
-        key: if it is one of the outermost block; else empty.
+        hole: of the value.
+        is_certain: whether every such beginning in this state comes to the same.
     """
 
-    text: str
+    part: Part
     state: State
-    column: int
-    nodes: int
-    depth: int
-    certain: bool
-    key: str
+    hole: Hole
+    is_certain: bool
+
+    def opened(self) -> State:
+        """The state after the line if its value is the block that follows."""
+        return memory.state((*self.state.blocks, Block(self.hole.column)))
 
 
 class Stretch(NamedTuple):
@@ -99,21 +128,23 @@ class Stretch(NamedTuple):
 
     Args:
         text: of these.
-        length: of the text.
-        move: what they come to, as one.
-        column: of lines that belong to the value; 0 if it ends with a line.
-        depth: of the collection that holds the value.
+        length: of the text, but for the sign of an alias, which belongs to the value.
+        part: what they come to, as one.
+        state: after them, and the value.
+        column, depth, key: of the hole that is left for the value; the column is 0 if there is none.
     """
 
     text: str
     length: int
-    move: Move
+    part: Part
+    state: State
     column: int
     depth: int
+    key: str
 
 
 ENDED = State(())
-"""No line follows, or another has to say where it belongs."""
+"""Nothing may follow; another says where what does belongs."""
 
 
 def depth_at(column: int) -> int:
@@ -129,6 +160,7 @@ class Memory:
     def __init__(self) -> None:
         self.states: dict[tuple[Block, ...], State] = {}
         self.values: dict[str, Part] = {}
+        self.keys: dict[str, str] = {}
         self._room = _MOST_REMEMBERED
 
     def clear_if_full(self) -> None:
@@ -138,11 +170,11 @@ class Memory:
 
     def clear(self) -> None:
         """Begin anew now."""
-        for known in (self.states, self.values):
+        for known in (self.states, self.values, self.keys):
             known.clear()
         self._room = _MOST_REMEMBERED
 
-    def state(self, *blocks: Block) -> State:
+    def state(self, blocks: tuple[Block, ...]) -> State:
         """The state of these blocks."""
         state = self.states.get(blocks)
         if state is None:
@@ -156,8 +188,17 @@ class Memory:
             self._room -= 1
             where[key] = found
 
+    def step(self, state: State, line: str, lead: Lead, value: Part) -> Step:
+        """The step of a line of which both parts have come before, so it may come again."""
+        text, nodes, depth = lead.part
+        part = (text + value[0], nodes + value[1], depth + value[2])
+        step = (part, lead.opened() if value is NOTHING else lead.state)
+        if len(line) <= MEMORABLE:
+            self.keep(state.steps, line, step)
+        return step
+
     def keep_stretch(self, state: State, text: str) -> None:
-        """Remember lines that have moves, and after them the beginning of one that has a lead, as one.
+        """Remember lines that have steps, and after them the beginning of one that has a lead, as one.
 
         Where this and another stretch of the state part at a value, that becomes the end of both.
         """
@@ -174,23 +215,29 @@ class Memory:
 
 
 def _stretch(state: State, text: str) -> Stretch | None:
-    """The stretch of a text; ``None`` if a line in it has no move, or the last one no lead."""
+    """The stretch of a text; ``None`` if a line in it has no step, or its end is no lead."""
     *lines, last = text.split("\n")
-    moves = []
+    parts = []
+    column, depth, key = _NO_HOLE
     for line in lines:
-        move = state.get(line)
-        if move is None:
-            return None
-        moves.append(move)
-        state = move[1]
-    column = depth = 0
+        step = state.steps.get(line)
+        if step is None:
+            # Perhaps that of a key that is kept apart, before a block: the last one.
+            lead = state.leads.get(parted(line)[0])
+            if lead is None or not lead.hole.key or line is not lines[-1]:
+                return None
+            key = lead.hole.key
+            step = lead.part, lead.opened()
+        parts.append(step[0])
+        state = step[1]
+    is_alias = last.endswith(ALIASED)
     if last:
-        lead = state.leads.get(last[: -len(COLON)])
-        if lead is None or lead.key in APART:
+        lead = state.leads.get(parted(last)[0] if is_alias else last[: -len(_COLON)])
+        if lead is None:
             return None
-        column, depth = lead.column, lead.depth
-        moves.append((lead.text, lead.state, lead.nodes, depth))
-    return Stretch(text, len(text), joined(moves), column, depth)
+        parts.append(lead.part)
+        state, (column, depth, key) = lead.state, lead.hole
+    return Stretch(text, len(text) - is_alias, joined(parts), state, column, depth, key)
 
 
 def _shared(one: str, other: str) -> str:
@@ -199,111 +246,31 @@ def _shared(one: str, other: str) -> str:
     start = 0
     for line, different in lines:
         if line != different:
-            beginning, colon, _ = line.partition(COLON)
-            if colon and different.partition(COLON)[0] == beginning:
+            beginning, colon, _ = line.partition(_COLON)
+            if colon and different.partition(_COLON)[0] == beginning:
                 return one[:start] + beginning + colon
             break
         start += len(line) + 1
     return ""
 
 
-class Draft:
-    """What a line comes to that was not met before where it stands.
+def up_to_hole(line: str, rest: str) -> str:
+    """What stands before a value that is another each time; nothing where a value need not be one.
 
     Args:
-        blocks: that are open before it.
-        is_alone: whether the key in the line, which stands in this column, is the only one of its mapping.
+        line: whose lead is known.
+        rest: the value.
     """
-
-    def __init__(self, blocks: tuple[Block, ...], is_alone: Callable[[int], bool]) -> None:
-        self._blocks = list(blocks)
-        self._is_alone = is_alone
-        self._text = ""
-        self._nodes = 0
-        self._column = 0
-        self.rest = ""
-        """The value, as far as it stands in the line."""
-        self._certain = True
-
-    def read(self, line: str) -> None:
-        """Take a line apart, which is of the innermost block or of one around it."""
-        body = line.lstrip(" ")
-        column = len(line) - len(body)
-        if not self._blocks[-1].close:
-            if self._blocks.pop().column != column:
-                raise Doubt
-            self._begin(body, column)
-            return
-        while self._blocks[-1].column > column:
-            self._text += self._blocks.pop().close
-        block = self._blocks[-1]
-        if block.column != column:
-            raise Doubt
-        self._text += ","
-        if block.key is not None:
-            self._key(body, self._blocks.pop())
-        elif body.startswith("- "):
-            self._item(body[2:], column + STEP)
-        else:
-            raise Doubt
-
-    def lead(self) -> Lead:
-        """What stands before the value."""
-        *outer, inner = self._blocks
-        key = "" if outer or inner.key is None else inner.key
-        state, depth = memory.state(*self._blocks), depth_at(inner.column)
-        return Lead(self._text, state, self._column, self._nodes, depth, self._certain, key)
-
-    def _begin(self, body: str, column: int) -> None:
-        self._nodes += 1
-        if body.startswith("- "):
-            self._text += "["
-            self._blocks.append(Block(column, None, "]"))
-            self._item(body[2:], column + STEP)
-        else:
-            self._text += "{"
-            self._key(body, Block(column, None, "}"))
-
-    def _item(self, rest: str, column: int) -> None:
-        """An item whose text starts in a column, which the lines below share."""
-        if rest.startswith("- ") or _KEYED.fullmatch(rest):
-            self._begin(rest, column)
-        elif rest:
-            self.rest, self._column = rest, column
-        else:
-            raise Doubt
-
-    def _key(self, body: str, block: Block) -> None:
-        match = _KEYED.fullmatch(body)
-        if match is None:
-            raise Doubt
-        written = match["key"]
-        key = written[1:-1] if written.startswith('"') else written
-        # No plain key is quoted. One that is not ASCII has to have the same place by code points, as here, and by
-        # UTF-16.
-        if (
-            is_plain(key) == (key is not written)
-            or len(key) >= MAX_KEY - 1
-            or not (key.isascii() or max(key) < _BEYOND)
-        ):
-            raise Doubt
-        close = block.close
-        if block.key is not None:
-            if key <= block.key:
-                raise Doubt
-        elif key.startswith("$"):
-            self._certain = False
-            if self._is_alone(block.column):  # it could pose as a tag
-                self._text, close = self._text[:-1] + '{"$esc":{', "}}"
-        self._text += f'"{key}":'
-        self._nodes += 1
-        self._blocks.append(Block(block.column, key, close))
-        self.rest, self._column = match["rest"] or "", block.column + STEP
+    lead = line[: len(line) - len(rest)]
+    if lead.endswith(_COLON):
+        return lead
+    # Behind a dash another list or a mapping may begin, but not in an alias.
+    return f"{lead}*" if rest[:1] == "*" else ""
 
 
 def parted(line: str) -> tuple[str, str]:
     """A line before and after what is likely to be where its value starts."""
-    start, colon, rest = line.partition(COLON)
+    start, colon, rest = line.partition(_COLON)
     if colon:
         if not rest:
             raise Doubt
@@ -315,27 +282,105 @@ def parted(line: str) -> tuple[str, str]:
     return (f"{start}- : -", rest) if dash and not rest.startswith("- ") else ("", line)
 
 
-def summed(moves: Sequence[Move]) -> tuple[Sequence[str], State, int, int]:
-    """Some moves as one, its text in pieces.
+def lead_of(blocks: tuple[Block, ...], line: str, is_alone: Callable[[int], bool]) -> tuple[Lead, str]:
+    """What a line comes to that was not met before, and its value as far as it stands there.
+
+    Args:
+        blocks: that are open before it; the line is not before the outermost.
+        line: without its end.
+        is_alone: whether the key in the line, which stands in this column, is the only one of its mapping.
+    """
+    body = line.lstrip(" ")
+    column = len(line) - len(body)
+    text, nodes, previous, is_certain = "", 0, None, True
+    *outer, inner = blocks
+    begins = not inner.close
+    if begins:
+        if inner.column != column:
+            raise Doubt
+    else:
+        while inner.column > column:
+            text += inner.close
+            inner = outer.pop()
+        if inner.column != column:
+            raise Doubt
+        text += ","
+        if inner.key is None:
+            if body[:2] != "- ":
+                raise Doubt
+            outer.append(inner)
+            body, column = body[2:], column + STEP
+        previous = inner.key
+    if previous is None:
+        while body[:2] == "- ":
+            text += "["
+            nodes += 1
+            outer.append(Block(column, None, "]"))
+            body, column, begins = body[2:], column + STEP, False
+    match = _KEYED.fullmatch(body)
+    if match is None:
+        if not body or begins or previous is not None:
+            raise Doubt
+        depth = depth_at(outer[-1].column)
+        return Lead((text, nodes, depth), memory.state(tuple(outer)), Hole(column, depth), True), body
+    written, value = match.groups()
+    key, close = _key(written), inner.close
+    if previous is None:
+        text, close = text + "{", "}"
+        nodes += 1
+        if key[0:1] == "$":
+            is_certain = False
+            if is_alone(column):  # it could pose as a tag
+                text, close = text[:-1] + '{"$esc":{', "}}"
+    elif key <= previous:
+        raise Doubt
+    depth = depth_at(column)
+    # With another key than the one that stands before it here, nothing is kept apart.
+    is_apart = not outer and previous is not None and (key == APART[0] or (previous, key) in _APART_PAIRS)
+    state = memory.state((*outer, Block(column, key, close)))
+    hole = Hole(column + STEP, depth, key if is_apart else "")
+    return Lead((f'{text}"{key}":', nodes + 1, depth), state, hole, is_certain), value or ""
+
+
+def _key(written: str) -> str:
+    """A key as it is written in a block."""
+    key = memory.keys.get(written)
+    if key is None:
+        key = written[1:-1] if written[0] == '"' else written
+        # No plain key is quoted. One that is not ASCII has to have the same place by code points, as here, and by
+        # UTF-16.
+        if (
+            is_plain(key) == (key is not written)
+            or len(key) >= MAX_KEY - 1
+            or not (key.isascii() or max(key) < _BEYOND)
+        ):
+            raise Doubt
+        if len(key) <= MEMORABLE:
+            memory.keep(memory.keys, written, key)
+    return key
+
+
+def summed(parts: Sequence[Part]) -> tuple[Sequence[str], int, int]:
+    """The texts of some parts, their nodes together, and how deep or high they reach.
 
     Raises:
-        Doubt: they reach deeper than a cassette may.
+        Doubt: deeper than a cassette may.
     """
-    texts, states, nodes, reaches = zip(*moves, strict=True)
+    texts, nodes, reaches = zip(*parts, strict=True)
     reach = max(reaches)
     if reach > MAX_DEPTH:
         raise Doubt
-    return texts, states[-1], sum(nodes), reach
+    return texts, sum(nodes), reach
 
 
-def joined(moves: Sequence[Move]) -> Move:
-    """Some moves as one.
+def joined(parts: Sequence[Part]) -> Part:
+    """Some parts as one.
 
     Raises:
         Doubt: they reach deeper than a cassette may.
     """
-    texts, state, nodes, reach = summed(moves)
-    return "".join(texts), state, nodes, reach
+    texts, nodes, reach = summed(parts)
+    return "".join(texts), nodes, reach
 
 
 memory = Memory()
