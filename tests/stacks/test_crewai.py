@@ -9,11 +9,9 @@ import asyncio
 import os
 import types
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from clerk import ledger, repeats
 
@@ -45,22 +43,6 @@ STACK = Stack(
         "CrewAI's memory and knowledge are recorded only as far as they use HTTP.",
     ),
 )
-
-
-@pytest.fixture(autouse=True)
-def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """CrewAI leaves its clients to the collector, which may first come to the socket, in whichever test it likes."""
-    made: list[httpx.Client] = []
-    begin = httpx.Client.__init__
-
-    def remembered(client: httpx.Client, *args: Any, **options: Any) -> None:
-        begin(client, *args, **options)
-        made.append(client)
-
-    monkeypatch.setattr(httpx.Client, "__init__", remembered)
-    yield
-    for client in made:
-        client.close()
 
 
 @pytest.fixture(autouse=True)
