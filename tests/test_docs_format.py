@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import outsider
 from documents import FORMAT, ROOT, block, checks, code, prose, table
-from pytest_spanchain import _canonical, _chain, _codec, _layout, _ledger, _store, _summary
+from pytest_spanchain import _canonical, _chain, _codec, _fold, _layout, _ledger, _store, _summary
 from pytest_spanchain._codec import limits
 from pytest_spanchain._values.decoder import _READERS
 from pytest_spanchain._values.encoder import _CONTAINERS
@@ -50,6 +50,20 @@ def test_the_cassette_is_what_the_recorder_writes() -> None:
     assert path.name == EXAMPLE.mark.removeprefix("cassette: ")
     assert path.parent == Path("cassettes/tests/test_shop")
     assert VERIFIER["verify"](EXAMPLE.text) == cassette.head
+
+
+@checks(FORMAT, "folded")
+def test_a_folded_stream_stands_for_its_events() -> None:
+    events = yaml.safe_load(block(FORMAT, "folded").text)["events"]
+    words = ["The refund ", "is on ", "its way"]
+    chunks = [
+        f'{{"id":"chatcmpl-1","choices":[{{"index":0,"delta":{{"content":"{word}"}},"finish_reason":null}}]}}'
+        for word in words
+    ]
+    text = "".join(f"data: {chunk}\n\n" for chunk in (*chunks, "[DONE]"))
+    assert _fold.unfold(events, size=len(text)) == text
+    assert events[0]["frame"].count(_fold.HOLE) == 1
+    assert f"{_fold.MAX_SIZE:,} characters" in prose(FORMAT)
 
 
 @checks(FORMAT, "verifier")

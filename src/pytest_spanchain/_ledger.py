@@ -4,7 +4,8 @@ The document is ``{"header": {..}, "entries": [{..}, ..]}``. Invariants:
 
 * key sets are exact: an unknown key is as wrong as a missing one;
 * a document without a ``Fault`` can be read back into nouns without a further check;
-* what is read back equals what was written, and shares no mutable part with it.
+* what is read back equals what was written, and shares no mutable part with it;
+* a streamed text that is ``text`` in an exchange may be ``events`` in the document, folded (see ``_fold``).
 
 Hashes and links are not judged here: that is ``_chain``'s.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from . import _fold
 from ._canonical import value_of
 from ._model import EXCHANGE_KINDS, FORMAT, Exchange, Header, Span
 from ._shape import (
@@ -146,6 +148,7 @@ _SPAN: Rules = {
     "status": MAPPING,
     "duration_ns": INTEGER,
 }
+_COUNTED = Rule(lambda value: type(value) is list and all(map(COUNT.holds, value)), "a list of byte counts")
 _PART = Rule(lambda value: type(value) is dict or type(value) is Deferred, "a mapping")
 _EXCHANGE: Rules = {**_SPAN, "request": _PART, "response": optional(_PART)}
 _STATUS: Rules = {"code": one_of(*STATUSES), "message": TEXT}
@@ -196,6 +199,11 @@ def _entry_faults(entry: Any) -> Iterator[Fault]:
 def _part_faults(kind: str, part: str, value: Any) -> Iterator[Fault]:
     if type(value) is not dict:
         yield Fault(f"payload.{part}", f"must be {_PART.words}")
+    if _is_folded(value):
+        try:
+            value = _unfolded(value)
+        except ValueError as error:
+            yield Fault(f"payload.{part}.body.events", str(error))
     fault = (request_fault if part == "request" else response_fault)(kind, value)
     if fault is not None:
         yield Fault(f"payload.{part}.{fault.field}".removesuffix("."), fault.reason)
@@ -233,8 +241,49 @@ def write_span(span: Span) -> dict[str, Any]:
     }
     if span.exchange is not None:
         payload["request"] = plain(span.exchange.request)
-        payload["response"] = plain(span.exchange.response)
+        payload["response"] = _folded(plain(span.exchange.response))
     return payload
+
+
+def _folded(response: Any) -> Any:
+    """A response as a document holds it."""
+    body = response.get("body") if type(response) is dict else None
+    if type(body) is not dict or "chunks" not in body or type(body.get("text")) is not str:
+        return response
+    events = _fold.fold(body["text"])
+    if events is None:
+        return response
+    return {**response, "body": {"events": events, **{key: body[key] for key in body if key != "text"}}}
+
+
+def _is_folded(part: Any) -> bool:
+    return type(part) is dict and type(body := part.get("body")) is dict and "events" in body
+
+
+def _unfolded(part: dict[str, Any]) -> dict[str, Any]:
+    """A response as an exchange holds it.
+
+    Raises:
+        ValueError: what is folded has no faithful other form.
+    """
+    body = part["body"]
+    chunks = body.get("chunks")
+    if "text" in body or not _COUNTED.holds(chunks):
+        raise ValueError("must have chunks beside it, and no text")
+    text = _fold.unfold(body["events"], size=sum(chunks))
+    return {**part, "body": {"text": text, **{key: body[key] for key in body if key != "events"}}}
+
+
+def written_out(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document of ours with all that is folded as text."""
+
+    def whole(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        response = entry["payload"].get("response")
+        if not _is_folded(response):
+            return entry
+        return {**entry, "payload": {**entry["payload"], "response": _unfolded(response)}}
+
+    return {**document, "entries": list(map(whole, document["entries"]))}
 
 
 def read_span(entry: Mapping[str, Any], *, refuse: Callable[[Fault], Exception]) -> Span:
@@ -250,15 +299,18 @@ def read_span(entry: Mapping[str, Any], *, refuse: Callable[[Fault], Exception])
 
         def built(part: str) -> Any:
             try:
-                value = payload[part].build()
+                value = payload[part].build() if type(payload[part]) is Deferred else payload[part]
             except ValueError:
                 raise refuse(Fault(f"payload.{part}", "cannot be read")) from None
             for fault in _part_faults(kind, part, value):
                 raise refuse(fault)
-            return value
+            return _unfolded(value) if _is_folded(value) else value
 
         parts = {part: payload[part] for part in ("request", "response")}
-        later = {part: partial(built, part) for part, value in parts.items() if type(value) is Deferred}
+        # What is folded waits even where nothing else does: a small file may hold much of it.
+        later = {
+            part: partial(built, part) for part, value in parts.items() if type(value) is Deferred or _is_folded(value)
+        }
         exchange = Exchange.built_later(kind, parts, later)
     return Span(
         span_id=entry["span_id"],

@@ -9,7 +9,7 @@ Shapes of an exchange's ``request`` and ``response`` (plain values, see ``_canon
       BODY      null | {"json": value, "layout": text} | {"text": str} | {"base64": str}
                 the body of a request is only compared and has no "layout"
                 a streamed body carries "chunks": [byte count, ..] beside "text"/"base64", and "message": the
-                assembled answer for the reader (null if unknown)
+                assembled answer for the reader (null if unknown); documents may hold its "text" folded, as "events"
       END       "complete" | "closed" by the reader | "cancelled" while the reader waited for more | "error"
       ERROR     null | {"type": name, "message": text}
       A request that failed before any answer has "status": null, "body": null, "end": "error".
