@@ -222,7 +222,7 @@ def test_a_credential_spread_over_events_is_not_written(tmp_path: Path) -> None:
     parts = [secret[start : start + 4] for start in range(0, len(secret), 4)]
     body = "".join(openai(number, part) for number, part in enumerate(["The ", "key ", *parts, " it is"]))
     cassette = tmp_path / "run.yaml"
-    with ModelServer(lambda request: Raw(body.encode(), content_type="text/event-stream")) as server:
-        with pytest.raises(RecordingError, match=r"response\.body\.text: holds what looks like a credential"):
-            record(cassette, lambda: httpx.get(server.url).text)
+    refused = pytest.raises(RecordingError, match=r"response\.body\.text: holds what looks like a credential")
+    with ModelServer(lambda request: Raw(body.encode(), content_type="text/event-stream")) as server, refused:
+        record(cassette, lambda: httpx.get(server.url).text)
     assert not cassette.exists()
