@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .corpora import Exchange, small, three_turns
+from .corpora import Exchange, single_turns, small
 from .measure import Row, in_turns, row
 from .server import serving
 from .sides import OURS, send
@@ -86,13 +86,13 @@ def _replayed(path: Path, url: str, corpus: Sequence[Exchange]) -> float:
 def memory(*, megabytes: float, seed: int) -> Iterator[Row]:
     """Peak memory of loading a large cassette, against the size of its file."""
     with tempfile.TemporaryDirectory() as directory:
-        # Of ten-turn sessions, whose history is written once, so large a cassette would hold more values than it may.
-        path, _ = _recorded(Path(directory), three_turns(100, seed))
+        # Of sessions, whose history is written once, so large a cassette would hold more values than it may.
+        path, _ = _recorded(Path(directory), single_turns(100, seed))
         size = int(100 * megabytes * 1e6 / path.stat().st_size)
-        path, _ = _recorded(Path(directory), three_turns(size, seed))
+        path, _ = _recorded(Path(directory), single_turns(size, seed))
         done = subprocess.run([sys.executable, "-c", _PEAK, str(path)], capture_output=True, text=True, check=True)
         peak, file = float(done.stdout), float(path.stat().st_size)
-    yield row("peak memory of loading (bytes)", f"three-turn sessions, {size:,}", "its file", [peak], [file], target=5)
+    yield row("peak memory of loading (bytes)", f"single turns, {size:,}", "its file", [peak], [file], target=5)
 
 
 def _recorded(directory: Path, corpus: Sequence[Exchange]) -> tuple[Path, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +378,30 @@ def test_the_writer_keeps_the_bounds_of_the_reader(monkeypatch: pytest.MonkeyPat
             patch.setattr(_yaml_writer, bound, limit)
             with pytest.raises(Unrecordable, match=words):
                 _codec.dumps(wide)
+
+
+@pytest.mark.parametrize("value", [None, {"a": {"b": [1, "x", {}]}}, [{"k": "v" * 60}] * 9, list(builders.NAUGHTY)])
+def test_the_writer_counts_what_the_reader_counts(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = builders.document_holding(value)
+    text = _codec.dumps(document).decode()
+
+    def is_written(bound: int) -> bool:
+        monkeypatch.setattr(_yaml_writer, "MAX_NODES", bound)
+        try:
+            return _codec.dumps(document).decode() == text
+        except Unrecordable:
+            return False
+
+    def is_read(bound: int) -> bool:
+        monkeypatch.setattr(_yaml_reader, "MAX_NODES", bound)
+        try:
+            return bool(_yaml_reader.read(text).value == document)
+        except _yaml_reader.NotStrictError:
+            return False
+
+    bounds = range(500)
+    assert bisect_left(bounds, True, key=is_written) == bisect_left(bounds, True, key=is_read)
+    assert is_read(499)
 
 
 def test_the_longest_key_survives() -> None:

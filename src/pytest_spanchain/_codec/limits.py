@@ -12,7 +12,7 @@ MAX_DEPTH = 64
 """Nesting of collections, the document's own included, aliases expanded."""
 
 MAX_NODES = 2_000_000
-"""Scalars and collections, aliases expanded."""
+"""Scalars, keys among them, and collections, aliases expanded."""
 
 MAX_TEXT = 256 * 2**20
 """Characters of all scalars, keys included, aliases expanded."""

@@ -79,8 +79,9 @@ class _Nodes:
         self._texts: dict[str, _Node] = {}
         self._keys: dict[str, tuple[str, str]] = {}
         self._items: dict[str, tuple[_Node, int, int]] = {}
-        self._count = 0
-        self._text = 0
+        # The document, its two keys and the list of entries.
+        self._count = 4
+        self._text = len("headerentries")
 
     def build(self, value: Any, *, path: str, depth: int, order: Sequence[str] = ()) -> _Node:
         """The node of a value.
@@ -112,6 +113,7 @@ class _Nodes:
 
     def _mapping(self, value: dict[Any, Any], path: str, depth: int, order: Sequence[str]) -> _Node:
         items, leads = [], []
+        self._counted(len(value), path)
         for key in _sorted_keys(value, path, order):
             written, lead = self._keys.get(key) or self._key(key, path)
             self._spend(len(written))
