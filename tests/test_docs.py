@@ -372,20 +372,20 @@ def test_the_examples_replay_and_record(examples: Project) -> None:
 
 
 def test_what_the_examples_invite_to_try(examples: Project) -> None:
-    agent, tools = (examples.path / f"examples/refund_agent/{name}.py" for name in ("shop_agent", "shop_tools"))
-    test, original = examples.path / "examples/refund_agent/test_refund.py", agent.read_text()
-
-    agent.write_text(original.replace("small shop", "large shop"))
+    agent, tools, test = (
+        examples.path / f"examples/refund_agent/{name}.py" for name in ("shop_agent", "shop_tools", "test_refund")
+    )
+    examples.edit(agent, "small shop", "large shop")
     assert examples.run("examples/refund_agent").outcomes == {"failed": 4}
-    agent.write_text(original)
+    examples.edit(agent, "large shop", "small shop")
 
-    tools.write_text(tools.read_text().replace('"price": 24.0', '"price": 25.0'))
+    examples.edit(tools, '"price": 24.0', '"price": 25.0')
     assert examples.run("examples/refund_agent").outcomes == {"passed": 4}
     kept = {path: path.read_bytes() for path in examples.cassettes() if "test_refund-" in path.name}
     one = ["examples/refund_agent/test_refund.py::test_refund", "--record-mode=rewrite"]
     assert examples.run(*one).outcomes == {"failed": 1}
     assert {path: path.read_bytes() for path in kept} == kept
-    test.write_text(test.read_text().replace("(24.00)", "(25.00)"))
+    examples.edit(test, "(24.00)", "(25.00)")
     assert examples.run(*one).counts["recorded"] == 1
 
     (cassette,) = kept

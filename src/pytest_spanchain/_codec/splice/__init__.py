@@ -19,6 +19,7 @@ only handed on, and takes the room that it takes in the file.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,6 +73,7 @@ _REQUEST, _RESPONSE, _SCOPE = (f',"{key}":' for key in APART)
 _ANCHORED = re.compile(r"&([a-z0-9-]+)(?: (.+))?")
 _LITERALS = {f"|{explicit}{end}": (bool(explicit), end) for explicit in ("", "2") for end in ("", "-", "+")}
 """Whether they begin with a blank or a line end, and what is said of the line ends behind them."""
+_PIECE = 2**20
 _SMALL = 1_500
 """Characters of a payload up to which nothing is kept apart: it is built at once, which costs less."""
 
@@ -82,16 +84,21 @@ class Entry(NamedTuple):
     Args:
         line: its 1-based line.
         text: canonical text of the entry without its ``sha256_hash``.
-        rest: the same without the payload's request and response, if it has them.
-        apart: where these are in ``text``, by key: first byte, and the first behind.
+        apart: where the payload's request and response are in there, by key: first byte, and the first behind.
         sha256_hash: as found.
     """
 
     line: int
     text: bytes
-    rest: bytes
     apart: dict[str, tuple[int, int]]
     sha256_hash: str
+
+    @property
+    def rest(self) -> bytes:
+        """The text without these."""
+        if not self.apart:
+            return self.text
+        return self.text[: self.apart["request"][0] - len(_REQUEST)] + self.text[self.apart["response"][1] :]
 
 
 class Spliced(NamedTuple):
@@ -127,7 +134,10 @@ def _spliced(data: bytes) -> Spliced:
     if _ODD.search(data.translate(None, _USUAL)):
         raise Doubt
     if not data.isascii():
-        data.decode("utf-8")
+        # Piece by piece: the text itself, of up to four bytes a character, is not needed.
+        decode = codecs.getincrementaldecoder("utf-8")().decode
+        for start in range(0, len(data), _PIECE):
+            decode(data[start : start + _PIECE], final=start + _PIECE >= len(data))
     text = data.decode("latin-1")
     begin = text.find(_HEADER)
     opening = text[:begin]
@@ -210,14 +220,13 @@ class _Splicer:
             f'"timestamp_ns":{timestamp_ns},"trace_id":{trace_id}}}'
         )
         if apart is None:
-            text = f"{opening}{''.join(texts)}{closing}".encode("latin-1")
-            return Entry(line, text, text, {}, sha256_hash)
+            return Entry(line, f"{opening}{''.join(texts)}{closing}".encode("latin-1"), {}, sha256_hash)
         before, request, response, after = apart
         asked = len(opening) + len(before) + len(_REQUEST)
         answered = asked + len(request) + len(_RESPONSE)
         places = {"request": (asked, asked + len(request)), "response": (answered, answered + len(response))}
-        text = f"{opening}{before}{_REQUEST}{request}{_RESPONSE}{response}{after}{closing}".encode("latin-1")
-        return Entry(line, text, f"{opening}{before}{after}{closing}".encode("latin-1"), places, sha256_hash)
+        text = f"{opening}{before}{_REQUEST}{request}{_RESPONSE}{response}{after}{closing}"
+        return Entry(line, text.encode("latin-1"), places, sha256_hash)
 
     def _apart(self, texts: Sequence[str]) -> tuple[str, str, str, str] | None:
         """A payload, of which these were put out: what stands before its request, request and response, the rest."""
