@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import anthropic  # noqa: F401 - imported once here, or every in-process pytester run imports the SDKs anew
+import hypothesis  # noqa: F401 - as it is imported, it looks for who holds what, which nobody sees of what is frozen
 import openai  # noqa: F401
 import pytest
 
