@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_left
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pytest_spanchain import _chain, _codec, _model, _summary
 from pytest_spanchain._codec import limits as _yaml_limits
 from pytest_spanchain._codec import reader as _yaml_reader
 from pytest_spanchain._codec import writer as _yaml_writer
+from pytest_spanchain._codec.splice import splice
 from pytest_spanchain.errors import CassetteError, CassetteUnreadable, Unrecordable
 
 
@@ -399,9 +401,14 @@ def test_the_writer_counts_what_the_reader_counts(value: Any, monkeypatch: pytes
         except _yaml_reader.NotStrictError:
             return False
 
-    bounds = range(500)
-    assert bisect_left(bounds, True, key=is_written) == bisect_left(bounds, True, key=is_read)
-    assert is_read(499)
+    def is_spliced(bound: int) -> bool:
+        monkeypatch.setattr(sys.modules[splice.__module__], "MAX_NODES", bound)
+        return splice(text.encode()) is not None
+
+    bounds = range(2_000)
+    fewest = bisect_left(bounds, True, key=is_read)
+    assert bisect_left(bounds, True, key=is_written) == fewest
+    assert fewest <= bisect_left(bounds, True, key=is_spliced) < bounds[-1]
 
 
 def test_the_longest_key_survives() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import builders
 from pytest_spanchain import _codec, _ledger
 from pytest_spanchain._chain import seal, verify
-from pytest_spanchain._fold import HOLE, MAX_SIZE, fold, unfold
+from pytest_spanchain._fold import HOLE, MAX_SIZE, WORD, fold, unfold
 from pytest_spanchain._model import Exchange, SpanTree
 from pytest_spanchain._redact import Redactor
 from pytest_spanchain.errors import CassetteBroken, RecordingError, SecretFound
@@ -84,10 +85,18 @@ PIECES = st.sampled_from(
 EVENTS = st.sampled_from([openai, anthropic, responses, ollama])
 
 
-@given(st.lists(PIECES, max_size=60).map("".join))
-def test_any_text_comes_back(text: str) -> None:
+@given(st.lists(st.lists(PIECES, min_size=1, max_size=6).map("".join), max_size=9), st.lists(PIECES, max_size=9))
+def test_any_text_comes_back(skeleton: list[str], words: list[str]) -> None:
+    text = "".join(word.join([*skeleton, "what comes again " * 9, "\n\n"]) for word in words)
     folded = fold(text)
     assert folded is None or unfold(folded, size=len(text.encode())) == text
+
+
+def test_a_text_that_never_ends_is_looked_through_once() -> None:
+    texts = [f"{{{'x' * 10}{chr(92)}{chr(34)}" * count for count in (1_000, 2_000)]
+    assert [len(WORD.findall(f"{chr(34)}{text}")) for text in texts] == [0, 0]
+    # Every failure begins at a quote of its own: of those behind a backslash none is tried.
+    assert all(WORD.match(texts[0], found.start()) is None for found in re.finditer('"', texts[0]))
 
 
 @given(EVENTS, st.lists(st.text(st.characters(codec="utf-8"), max_size=8), max_size=12), st.text(max_size=30))
@@ -102,7 +111,9 @@ def test_few_or_unlike_events_stay_as_they_are() -> None:
     assert fold("".join(openai(number, "word") for number in range(9))) is None  # nothing differs
     assert fold(openai(0, "The ") + openai(1, "end")) is None
     assert fold("".join(f"data: {number}\n\n" for number in range(20))) is None  # no gain
-    assert fold("".join(openai(number, HOLE) for number in range(9))) is None
+    holed = "".join(openai(number, f"w{number}").replace("chatcmpl-1", HOLE) for number in range(9))
+    assert fold(holed) is None
+    assert fold(holed.replace(HOLE, "*")) is not None
     assert fold("".join(openai(number, str(number)) for number in range(9)) + " " * MAX_SIZE) is None
 
 
@@ -119,6 +130,9 @@ NOT_FOLDED: dict[str, Any] = {
     "something between the words": [{**RUN, "rows": '1  "a"\n2 "b"'}],
     "something behind them": [{**RUN, "rows": '1 "a"\n2 "b"\n'}],
     "no JSON word": [{**RUN, "rows": '1 "a"\n2 b'}],
+    "a number of no JSON": [{**RUN, "rows": '1 "a"\n07 "b"'}],
+    "an escape of no JSON": [{**RUN, "rows": '1 "a"\n2 "\\x"'}],
+    "a tab": [{**RUN, "rows": '1 "a"\n2 "\t"'}],
 }
 
 

@@ -57,6 +57,7 @@ def repeating() -> dict[str, Any]:
         "tools": [tool, {"tools": [tool, tool]}],
         "texts": list(builders.NAUGHTY),
         "numbers": [0, -1, 10**20, 1.5, 1e-7, 1e22, 2**53],
+        "times": {"nanoseconds": 1760000000000000000, "before": -(2**60), "words": "x" * 150},
         "tags": [{"$date": "2026-01-01"}, {"$tuple": ["a" * 60, "b" * 60]}, {"$a": 1, "$b": "c" * 120}],
         "empty": [{}, [], "", {"a": {}}, [[]], None, True, False],
         "caf\u00e9": {"\u4e2d b": "z" * 120, "a-b/c.d": 'say "hi"'},

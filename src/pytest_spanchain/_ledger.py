@@ -22,6 +22,7 @@ from ._canonical import value_of
 from ._model import EXCHANGE_KINDS, FORMAT, Exchange, Header, Span
 from ._shape import (
     COUNT,
+    COUNTS,
     INTEGER,
     LIST,
     MAPPING,
@@ -148,7 +149,6 @@ _SPAN: Rules = {
     "status": MAPPING,
     "duration_ns": INTEGER,
 }
-_COUNTED = Rule(lambda value: type(value) is list and all(map(COUNT.holds, value)), "a list of byte counts")
 _PART = Rule(lambda value: type(value) is dict or type(value) is Deferred, "a mapping")
 _EXCHANGE: Rules = {**_SPAN, "request": _PART, "response": optional(_PART)}
 _STATUS: Rules = {"code": one_of(*STATUSES), "message": TEXT}
@@ -193,20 +193,37 @@ def _entry_faults(entry: Any) -> Iterator[Fault]:
     if kind in EXCHANGE_KINDS:
         for part in ("request", "response"):
             if type(payload[part]) is dict:
-                yield from _part_faults(kind, part, payload[part])
+                try:
+                    _as_exchanged(kind, part, payload[part])
+                except _Departed as departed:
+                    yield departed.fault
 
 
-def _part_faults(kind: str, part: str, value: Any) -> Iterator[Fault]:
+class _Departed(Exception):
+    """A request or a response is not of its shape."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.fault = Fault(f"payload.{field}".removesuffix("."), reason)
+
+
+def _as_exchanged(kind: str, part: str, value: Any) -> Any:
+    """A request or a response as an exchange holds it.
+
+    Raises:
+        _Departed: the document holds something else.
+    """
     if type(value) is not dict:
-        yield Fault(f"payload.{part}", f"must be {_PART.words}")
-    if _is_folded(value):
+        raise _Departed(part, f"must be {_PART.words}")
+    if part == "response" and _is_folded(value):
         try:
             value = _unfolded(value)
         except ValueError as error:
-            yield Fault(f"payload.{part}.body.events", str(error))
+            raise _Departed("response.body.events", str(error)) from None
     fault = (request_fault if part == "request" else response_fault)(kind, value)
     if fault is not None:
-        yield Fault(f"payload.{part}.{fault.field}".removesuffix("."), fault.reason)
+        raise _Departed(f"{part}.{fault.field}", fault.reason)
+    return value
 
 
 def write_header(header: Header) -> dict[str, Any]:
@@ -256,22 +273,22 @@ def _folded(response: Any) -> Any:
     return {**response, "body": {"events": events, **{key: body[key] for key in body if key != "text"}}}
 
 
-def _is_folded(part: Any) -> bool:
-    return type(part) is dict and type(body := part.get("body")) is dict and "events" in body
+def _is_folded(response: Any) -> bool:
+    return type(response) is dict and type(body := response.get("body")) is dict and "events" in body
 
 
-def _unfolded(part: dict[str, Any]) -> dict[str, Any]:
+def _unfolded(response: dict[str, Any]) -> dict[str, Any]:
     """A response as an exchange holds it.
 
     Raises:
         ValueError: what is folded has no faithful other form.
     """
-    body = part["body"]
+    body = response["body"]
     chunks = body.get("chunks")
-    if "text" in body or not _COUNTED.holds(chunks):
+    if "text" in body or not COUNTS.holds(chunks):
         raise ValueError("must have chunks beside it, and no text")
     text = _fold.unfold(body["events"], size=sum(chunks))
-    return {**part, "body": {"text": text, **{key: body[key] for key in body if key != "events"}}}
+    return {**response, "body": {"text": text, **{key: body[key] for key in body if key != "events"}}}
 
 
 def written_out(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,15 +319,15 @@ def read_span(entry: Mapping[str, Any], *, refuse: Callable[[Fault], Exception])
                 value = payload[part].build() if type(payload[part]) is Deferred else payload[part]
             except ValueError:
                 raise refuse(Fault(f"payload.{part}", "cannot be read")) from None
-            for fault in _part_faults(kind, part, value):
-                raise refuse(fault)
-            return _unfolded(value) if _is_folded(value) else value
+            try:
+                return _as_exchanged(kind, part, value)
+            except _Departed as departed:
+                raise refuse(departed.fault) from None
 
         parts = {part: payload[part] for part in ("request", "response")}
         # What is folded waits even where nothing else does: a small file may hold much of it.
-        later = {
-            part: partial(built, part) for part, value in parts.items() if type(value) is Deferred or _is_folded(value)
-        }
+        waiting = [part for part in parts if type(parts[part]) is Deferred or _is_folded(parts[part])]
+        later = {part: partial(built, part) for part in waiting}
         exchange = Exchange.built_later(kind, parts, later)
     return Span(
         span_id=entry["span_id"],

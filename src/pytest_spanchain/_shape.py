@@ -128,12 +128,12 @@ _ARGUMENTS = Rule(lambda value: type(value) is list and all(type(one) is str for
 _TEXTS = Rule(
     lambda value: type(value) is dict and all(type(text) is str for text in value.values()), "a mapping of texts"
 )
-_COUNTS = Rule(lambda value: type(value) is list and all(map(COUNT.holds, value)), "a list of byte counts")
+COUNTS = Rule(lambda value: type(value) is list and all(map(COUNT.holds, value)), "a list of byte counts")
 _SENT = Rule(
     lambda value: type(value) is list and all(map(_is_sent, value)),
     'a list of [item, "send" or "throw", value]',
 )
-_STREAMED: Rules = {"chunks": _COUNTS, "message": ANY}
+_STREAMED: Rules = {"chunks": COUNTS, "message": ANY}
 
 _HTTP_REQUEST: Rules = {"method": TEXT, "url": TEXT, "headers": _TEXTS, "body": optional(MAPPING)}
 _HTTP_RESPONSE: Rules = {

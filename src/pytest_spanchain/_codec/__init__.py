@@ -25,7 +25,7 @@ RECORD_AGAIN = (
 )
 
 _SUMMARY_LEAD = "# | "
-_SUMMARY_LINE = re.compile(r"#\s*\|(.*)")
+_SUMMARY_LINE = re.compile(r"#\s*\| ?(.*)")
 _LINE = re.compile(r"[^\r\n]*")
 # At the left margin, where a cassette has only its two keys, list items and comments.
 _CONFLICT = re.compile(r"^(?:<{7}|>{7})(?: |\r?$)", re.MULTILINE)
@@ -108,7 +108,7 @@ def _read(data: bytes, path: str) -> Parsed:
 
 
 def _usual_summary(opening: str) -> tuple[str, ...]:
-    """The summary of a file that opens with it and with nothing else; empty if it does not."""
+    """What ``_find_summary`` finds, sooner, where a file opens as we write it and with nothing else; else empty."""
     first, *lines = f"\n{opening}".removesuffix("\n").split(f"\n{_SUMMARY_LEAD}")
     return tuple(lines) if not first and "\n" not in "".join(lines) else ()
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import codecs
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from json.encoder import encode_basestring as json_text
 from typing import NamedTuple
 
@@ -168,7 +168,7 @@ class _Splicer:
 
     def header(self) -> str:
         """Canonical text of the header, whose keys stand in their own order, and of nothing but the header."""
-        self._nodes += 3 + 2 * len(HEADER_KEYS)
+        self._nodes += 5 + len(HEADER_KEYS)  # the document, its keys, the list of entries, and the header
         values = {}
         for expected in HEADER_KEYS:
             line = self._line()
@@ -179,7 +179,7 @@ class _Splicer:
             self._behind(_after_colon(rest), 2 * STEP, depth_at(STEP))
             values[expected], nodes, _ = joined(self._out)
             self._nodes += nodes
-        return _mapping_of(values, sorted(values))
+        return "{" + ",".join([f'"{key}":{values[key]}' for key in sorted(values)]) + "}"
 
     def entries(self) -> Iterator[Entry]:
         """The entries, up to the end of the file."""
@@ -452,11 +452,6 @@ def _lines_from(column: int) -> re.Pattern[str]:
 def _lines_like(lead: str) -> re.Pattern[str]:
     """Lines that begin like this and go on."""
     return re.compile(rf"(?:{re.escape(lead)}[^\n]+\n)+")
-
-
-def _mapping_of(texts: Mapping[str, str], keys: Iterable[str]) -> str:
-    """Canonical text of a mapping of plain keys, given in order."""
-    return "{" + ",".join([f'"{key}":{texts[key]}' for key in keys]) + "}"
 
 
 def _after_colon(text: str) -> str:

@@ -90,7 +90,7 @@ class Hole(NamedTuple):
     """The place of a value.
 
     Args:
-        column: of the lines that belong to it; 0 if it is nothing but such lines.
+        column: of the lines that belong to it.
         depth: of the collection that holds it.
         key: before it, if that is one of ``APART`` in its place; else empty.
     """
@@ -131,7 +131,7 @@ class Stretch(NamedTuple):
         length: of the text, but for the sign of an alias, which belongs to the value.
         part: what they come to, as one.
         state: after them, and the value.
-        column, depth, key: of the hole that is left for the value; the column is 0 if there is none.
+        column, depth, key: of the hole that is left for the value; the column is 0 if none is.
     """
 
     text: str
@@ -219,12 +219,12 @@ def _stretch(state: State, text: str) -> Stretch | None:
     *lines, last = text.split("\n")
     parts = []
     column, depth, key = _NO_HOLE
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         step = state.steps.get(line)
         if step is None:
             # Perhaps that of a key that is kept apart, before a block: the last one.
             lead = state.leads.get(parted(line)[0])
-            if lead is None or not lead.hole.key or line is not lines[-1]:
+            if lead is None or not lead.hole.key or number < len(lines):
                 return None
             key = lead.hole.key
             step = lead.part, lead.opened()
