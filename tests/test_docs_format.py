@@ -64,6 +64,7 @@ def test_a_folded_stream_stands_for_its_events() -> None:
     assert _fold.unfold(events, size=len(text)) == text
     assert events[0]["frame"].count(_fold.HOLE) == 1
     assert f"{_fold.MAX_SIZE:,} characters" in prose(FORMAT)
+    assert f"{_ledger.MAX_UNFOLDED:,} bytes of all folded streams" in prose(FORMAT)
 
 
 @checks(FORMAT, "verifier")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,28 @@ def test_a_kilobyte_does_not_become_gigabytes() -> None:
     large = {"frame": "x" * 20_000 + HOLE, "rows": "\n".join("1" * 2_000)}
     with pytest.raises(ValueError, match="more than its chunks"):
         unfold([large], size=2**60)
+
+
+def test_rows_are_not_taken_apart_for_nothing() -> None:
+    tracemalloc.start()
+    try:
+        for run in ({"frame": HOLE, "rows": "10 " * 200_000 + "1"}, {"frame": HOLE * 200_000, "rows": "1"}):
+            with pytest.raises(ValueError, match="more than its chunks"):
+                unfold([run], size=10)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("deferred", [False, True])
+def test_many_small_streams_do_not_stand_for_gigabytes(deferred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _codec.dumps(streamed())
+    size = sum(streamed()["entries"][0]["payload"]["response"]["body"]["chunks"])
+    monkeypatch.setattr(_ledger, "MAX_UNFOLDED", size)
+    verify(_codec.loads(data, deferred=deferred)).build()
+    monkeypatch.setattr(_ledger, "MAX_UNFOLDED", size - 1)
+    with pytest.raises(CassetteBroken, match="stands with the others for more than"):
+        verify(_codec.loads(data, deferred=deferred)).build()
 
 
 def streamed(**body: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pytest_spanchain import _codec
 from pytest_spanchain._canonical import canonical
 from pytest_spanchain._chain import seal, verify
 from pytest_spanchain._codec import reader
+from pytest_spanchain._codec.limits import MAX_DEPTH
 from pytest_spanchain._codec.splice import Spliced, memory, splice
 from pytest_spanchain._model import Exchange, SpanTree
 from pytest_spanchain.errors import CassetteBroken
@@ -115,6 +116,23 @@ def test_what_others_said_changes_nothing() -> None:
         assert [splice(data) for data in texts] == alone
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        "".join(f"{' ' * column}a:\n" for column in range(6, 1_800, 2)),
+        f"      a:\n        {'- ' * 900}x\n",
+        "".join(f"{' ' * column}$a:\n" for column in range(6, 1_800, 2)).replace("$a", '"$a"'),
+    ],
+    ids=["keys", "dashes", "keys like tags"],
+)
+def test_what_is_too_deep_is_neither_gone_through_nor_remembered(block: str) -> None:
+    memory.clear()
+    head, _, tail = _codec.dumps(builders.document_holding(None)).decode().partition("    attributes: {}\n")
+    assert splice(f"{head}    attributes:\n{block}{tail}".encode()) is None
+    assert len(memory.states) < 4 * MAX_DEPTH
+    assert all(len(blocks) <= MAX_DEPTH for blocks in memory.states)
+
+
 AFTER_A_STRETCH = {
     "an alias": ("*e0-1", True),
     "an unknown alias": ("*e9-9", False),
@@ -128,6 +146,7 @@ AFTER_A_STRETCH = {
     "quoted lines": ('"one\\n\\\n          two\\t"', True),
     "an empty mapping": ("{}", True),
     "a blank": ("", False),
+    "a blank item": ("\n          - \n            b: 1", False),
     "an item": ("- x", False),
     "a key": ("b: x", False),
     "a comment": ("one # two", False),

@@ -22,7 +22,7 @@ from typing import Any
 from . import _ledger, _summary
 from ._canonical import digest, digest_of
 from ._ledger import Parsed
-from ._model import Cassette, Header, SpanTree
+from ._model import Cassette, Header, Span, SpanTree
 from ._shape import Fault
 from .errors import CassetteBroken, CassetteError, CassetteIncomplete, Unrecordable
 
@@ -147,15 +147,16 @@ def judge(parsed: Parsed, *, path: str = "", nodeid: str | None = None) -> Verdi
     if integrity is not None or completeness is not None:
         return Verdicts(integrity=integrity, completeness=completeness, cassette=None)
     *spans, close = parsed.document["entries"]
+    room = _ledger.Room()
+
+    def read(entry: Mapping[str, Any], seq: int) -> Span:
+        broken = partial(_broken, line=_line(parsed, seq), path=path, seq=seq)
+        return _ledger.read_span(entry, room=room, refuse=broken)
+
     cassette = Cassette(
         path=path,
         header=_ledger.read_header(parsed.document["header"]),
-        tree=SpanTree(
-            tuple(
-                _ledger.read_span(entry, refuse=partial(_broken, line=_line(parsed, seq), path=path, seq=seq))
-                for seq, entry in enumerate(spans)
-            )
-        ),
+        tree=SpanTree(tuple(map(read, spans, range(len(spans))))),
         trace_id=close["trace_id"],
         head=close["sha256_hash"],
         outcome=close["payload"]["outcome"],
@@ -174,10 +175,11 @@ def _integrity(parsed: Parsed, path: str, nodeid: str | None) -> CassetteBroken 
     header, entries = document["header"], document["entries"]
 
     texts = parsed.texts or (None,) * (1 + len(entries))
+    room = _ledger.Room()
     link = genesis(header) if texts[0] is None else digest_of(HEADER_DOMAIN, texts[0])
     for seq, entry in enumerate(entries):
         # 2. to 4. Entry by entry, so that the first broken one is named.
-        found = _entry_fault(entry, seq) or _hash_fault(entry, link, texts[1 + seq])
+        found = _entry_fault(entry, seq, room) or _hash_fault(entry, link, texts[1 + seq])
         if found is not None:
             return _broken(found, line=_line(parsed, seq), path=path, seq=seq)
         link = entry["sha256_hash"]
@@ -210,8 +212,8 @@ def _document_fault(document: Any) -> Fault | None:
     return None
 
 
-def _entry_fault(entry: Any, seq: int) -> Fault | None:
-    fault = _ledger.entry_fault(entry)
+def _entry_fault(entry: Any, seq: int, room: _ledger.Room) -> Fault | None:
+    fault = _ledger.entry_fault(entry, room)
     if fault is None and entry["seq"] != seq:
         reason = f"is {entry['seq']} where {seq} belongs: an entry was dropped, moved, doubled or added"
         return Fault("seq", reason)
@@ -257,7 +259,8 @@ def _tree_faults(header: Mapping[str, Any], entries: list[dict[str, Any]]) -> li
 
 def _completeness(parsed: Parsed, path: str, *, sound: bool) -> CassetteIncomplete | None:
     entries = parsed.document.get("entries") if type(parsed.document) is dict else None
-    if type(entries) is not list or not (sound or all(_ledger.entry_fault(entry) is None for entry in entries)):
+    room = _ledger.Room()
+    if type(entries) is not list or not (sound or all(_ledger.entry_fault(entry, room) is None for entry in entries)):
         return CassetteIncomplete("cannot be judged: not every entry can be read", path=path, remedy=RESTORE)
     closes = [seq for seq, entry in enumerate(entries) if entry["kind"] == "close"]
     if not closes:

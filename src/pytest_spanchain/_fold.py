@@ -106,6 +106,9 @@ def _run(events: Sequence[str]) -> dict[str, str] | None:
 def _written_out(run: Any, room: int) -> str:
     if type(run) is not dict or run.keys() != {"frame", "rows"} or not all(type(text) is str for text in run.values()):
         raise ValueError("must be a list of texts and of mappings of frame and rows")
+    # A hole and a word stand for a character at least: so this is known before they are taken apart.
+    if len(run["frame"]) > len(HOLE) * room or len(run["rows"]) > 2 * room:
+        raise ValueError(_TOO_MUCH)
     pieces, words = run["frame"].split(HOLE), WORD.findall(run["rows"])
     holes = len(pieces) - 1
     rows = [words[start : start + holes] for start in range(0, len(words), holes or 1)]

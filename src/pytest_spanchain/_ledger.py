@@ -63,6 +63,8 @@ ENTRY_KEYS = (
 SPAN_KINDS = ("internal", "client", "server", "producer", "consumer")
 STATUSES = ("unset", "ok", "error")
 ENTRY_KINDS = (*EXCHANGE_KINDS, "span", "close")
+MAX_UNFOLDED = 256 * 2**20
+"""Bytes of all folded streams of a cassette, written out."""
 
 
 @dataclass(frozen=True)
@@ -169,12 +171,37 @@ def header_fault(header: Any) -> Fault | None:
     return next(faults(header, _HEADER), None)
 
 
-def entry_fault(entry: Any) -> Fault | None:
-    """The first departure of an entry from its shape."""
-    return next(_entry_faults(entry), None)
+class Room:
+    """How much text the folded streams of one cassette may stand for: a small file could hold much of it, often."""
+
+    def __init__(self) -> None:
+        self._left = MAX_UNFOLDED
+
+    def take(self, size: int) -> None:
+        """Use some of it.
+
+        Args:
+            size: bytes of a stream.
+
+        Raises:
+            ValueError: there is not as much left.
+        """
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(f"stands with the others for more than {MAX_UNFOLDED // 2**20} MiB")
 
 
-def _entry_faults(entry: Any) -> Iterator[Fault]:
+def entry_fault(entry: Any, room: Room) -> Fault | None:
+    """The first departure of an entry from its shape.
+
+    Args:
+        entry: anything plain.
+        room: of its cassette.
+    """
+    return next(_entry_faults(entry, room), None)
+
+
+def _entry_faults(entry: Any, room: Room) -> Iterator[Fault]:
     yield from faults(entry, _ENTRY)
     # A consumer stops at the first fault, so whatever runs from here on has the right keys and types.
     payload, kind = entry["payload"], entry["kind"]
@@ -194,7 +221,7 @@ def _entry_faults(entry: Any) -> Iterator[Fault]:
         for part in ("request", "response"):
             if type(payload[part]) is dict:
                 try:
-                    _as_exchanged(kind, part, payload[part])
+                    _as_exchanged(kind, part, payload[part], room)
                 except _Departed as departed:
                     yield departed.fault
 
@@ -207,7 +234,7 @@ class _Departed(Exception):
         self.fault = Fault(f"payload.{field}".removesuffix("."), reason)
 
 
-def _as_exchanged(kind: str, part: str, value: Any) -> Any:
+def _as_exchanged(kind: str, part: str, value: Any, room: Room) -> Any:
     """A request or a response as an exchange holds it.
 
     Raises:
@@ -217,7 +244,7 @@ def _as_exchanged(kind: str, part: str, value: Any) -> Any:
         raise _Departed(part, f"must be {_PART.words}")
     if part == "response" and _is_folded(value):
         try:
-            value = _unfolded(value)
+            value = _unfolded(value, room)
         except ValueError as error:
             raise _Departed("response.body.events", str(error)) from None
     fault = (request_fault if part == "request" else response_fault)(kind, value)
@@ -277,7 +304,7 @@ def _is_folded(response: Any) -> bool:
     return type(response) is dict and type(body := response.get("body")) is dict and "events" in body
 
 
-def _unfolded(response: dict[str, Any]) -> dict[str, Any]:
+def _unfolded(response: dict[str, Any], room: Room) -> dict[str, Any]:
     """A response as an exchange holds it.
 
     Raises:
@@ -287,6 +314,7 @@ def _unfolded(response: dict[str, Any]) -> dict[str, Any]:
     chunks = body.get("chunks")
     if "text" in body or not COUNTS.holds(chunks):
         raise ValueError("must have chunks beside it, and no text")
+    room.take(sum(chunks))
     text = _fold.unfold(body["events"], size=sum(chunks))
     return {**response, "body": {"text": text, **{key: body[key] for key in body if key != "events"}}}
 
@@ -298,16 +326,17 @@ def written_out(document: Mapping[str, Any]) -> dict[str, Any]:
         response = entry["payload"].get("response")
         if not _is_folded(response):
             return entry
-        return {**entry, "payload": {**entry["payload"], "response": _unfolded(response)}}
+        return {**entry, "payload": {**entry["payload"], "response": _unfolded(response, Room())}}
 
     return {**document, "entries": list(map(whole, document["entries"]))}
 
 
-def read_span(entry: Mapping[str, Any], *, refuse: Callable[[Fault], Exception]) -> Span:
+def read_span(entry: Mapping[str, Any], *, room: Room, refuse: Callable[[Fault], Exception]) -> Span:
     """The noun of a span's entry without fault.
 
     Args:
         entry: as plain data.
+        room: of its cassette, for what is built later.
         refuse: makes the error that is raised where what is built later has a fault.
     """
     payload = entry["payload"]
@@ -320,7 +349,7 @@ def read_span(entry: Mapping[str, Any], *, refuse: Callable[[Fault], Exception])
             except ValueError:
                 raise refuse(Fault(f"payload.{part}", "cannot be read")) from None
             try:
-                return _as_exchanged(kind, part, value)
+                return _as_exchanged(kind, part, value, room)
             except _Departed as departed:
                 raise refuse(departed.fault) from None
 

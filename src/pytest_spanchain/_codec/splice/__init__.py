@@ -337,10 +337,8 @@ class _Splicer:
 
     def _is_alone(self, column: int) -> bool:
         """Whether the key in the line before stands alone in the mapping of its column."""
-        text, at, deeper = self._text, self._at, " " * (column + 1)
-        while text.startswith(deeper, at) or text.startswith("\n", at):
-            at = text.index("\n", at) + 1
-        return not text.startswith(" " * column, at)
+        deeper = _lines_from(column + 1).match(self._text, self._at)
+        return not self._text.startswith(" " * column, self._at if deeper is None else deeper.end())
 
     def _behind(self, rest: str | None, column: int, depth: int) -> None:
         """A value, or a block if nothing of one stands on the line."""
@@ -385,11 +383,14 @@ class _Splicer:
             texts, nodes, height = summed([self._anchors[name] for name in names])
         except KeyError:
             raise Doubt from None
-        # Before it is written out: a kilobyte of aliases can stand for gigabytes.
-        self._expanded += sum(map(len, texts))
+        self._expand(sum(map(len, texts)))
+        self._out.append((",".join(texts), nodes, depth + height))
+
+    def _expand(self, length: int) -> None:
+        # Before it is written out: a kilobyte of aliases can stand for gigabytes, and anchors in each other for much.
+        self._expanded += length
         if self._expanded > MAX_TEXT:
             raise Doubt
-        self._out.append((",".join(texts), nodes, depth + height))
 
     def _anchored(self, rest: str, column: int, depth: int) -> None:
         match = _ANCHORED.fullmatch(rest)
@@ -402,6 +403,7 @@ class _Splicer:
         self._behind(value, column, depth)
         if name in self._anchors:  # within itself
             raise Doubt
+        self._expand(sum([len(part[0]) for part in self._out[start:]]))
         text, nodes, reach = joined(self._out[start:])
         self._out[start:] = [(text, nodes, reach)]
         self._marks = []  # it is one now

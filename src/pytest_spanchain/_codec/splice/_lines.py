@@ -279,6 +279,8 @@ def parted(line: str) -> tuple[str, str]:
     if line[-1:] == ":":
         return f"{line} ", ""
     start, dash, rest = line.partition("- ")
+    if dash and not rest:
+        raise Doubt
     return (f"{start}- : -", rest) if dash and not rest.startswith("- ") else ("", line)
 
 
@@ -313,6 +315,7 @@ def lead_of(blocks: tuple[Block, ...], line: str, is_alone: Callable[[int], bool
         previous = inner.key
     if previous is None:
         while body[:2] == "- ":
+            _require_shallow(column)
             text += "["
             nodes += 1
             outer.append(Block(column, None, "]"))
@@ -323,6 +326,7 @@ def lead_of(blocks: tuple[Block, ...], line: str, is_alone: Callable[[int], bool
             raise Doubt
         depth = depth_at(outer[-1].column)
         return Lead((text, nodes, depth), memory.state(tuple(outer)), Hole(column, depth), True), body
+    _require_shallow(column)
     written, value = match.groups()
     key, close = _key(written), inner.close
     if previous is None:
@@ -340,6 +344,12 @@ def lead_of(blocks: tuple[Block, ...], line: str, is_alone: Callable[[int], bool
     state = memory.state((*outer, Block(column, key, close)))
     hole = Hole(column + STEP, depth, key if is_apart else "")
     return Lead((f'{text}"{key}":', nodes + 1, depth), state, hole, is_certain), value or ""
+
+
+def _require_shallow(column: int) -> None:
+    # Now, and not when the entry ends: each level costs the next one more, and is remembered.
+    if depth_at(column) > MAX_DEPTH:
+        raise Doubt
 
 
 def _key(written: str) -> str:
