@@ -5,6 +5,7 @@
 # mypy: disable-error-code="import-not-found, misc, no-any-return, no-untyped-def, unused-ignore"
 
 import asyncio
+import time
 import types
 import warnings
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class Progress(Event):  # type: ignore[misc, unused-ignore]
 
 def lookup(order: str, depth: int = 1) -> dict[str, Any]:
     """State of an order."""
+    time.sleep(0.1 * (depth - 1))  # llama-index puts results in the order in which threads end
     ledger(f"lookup {order} {depth}")
     return {"order": order, "state": "delivered", "depth": depth}
 
