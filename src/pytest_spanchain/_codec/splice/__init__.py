@@ -264,7 +264,7 @@ class _Splicer:
                 state = self._lines(state, margin, marks)
                 at = self._at
                 continue
-            _, length, part, state, inner, depth, key = stretch
+            _, length, part, state, (inner, depth, key) = stretch
             out.append(part)
             at += length
             if key:

@@ -131,16 +131,14 @@ class Stretch(NamedTuple):
         length: of the text, but for the sign of an alias, which belongs to the value.
         part: what they come to, as one.
         state: after them, and the value.
-        column, depth, key: of the hole that is left for the value; the column is 0 if none is.
+        hole: that is left for the value; its column is 0 if none is.
     """
 
     text: str
     length: int
     part: Part
     state: State
-    column: int
-    depth: int
-    key: str
+    hole: Hole
 
 
 ENDED = State(())
@@ -217,8 +215,7 @@ class Memory:
 def _stretch(state: State, text: str) -> Stretch | None:
     """The stretch of a text; ``None`` if a line in it has no step, or its end is no lead."""
     *lines, last = text.split("\n")
-    parts = []
-    column, depth, key = _NO_HOLE
+    parts, hole = [], _NO_HOLE
     for number, line in enumerate(lines, 1):
         step = state.steps.get(line)
         if step is None:
@@ -226,7 +223,7 @@ def _stretch(state: State, text: str) -> Stretch | None:
             lead = state.leads.get(parted(line)[0])
             if lead is None or not lead.hole.key or number < len(lines):
                 return None
-            key = lead.hole.key
+            hole = _NO_HOLE._replace(key=lead.hole.key)
             step = lead.part, lead.opened()
         parts.append(step[0])
         state = step[1]
@@ -236,8 +233,8 @@ def _stretch(state: State, text: str) -> Stretch | None:
         if lead is None:
             return None
         parts.append(lead.part)
-        state, (column, depth, key) = lead.state, lead.hole
-    return Stretch(text, len(text) - is_alias, joined(parts), state, column, depth, key)
+        state, hole = lead.state, lead.hole
+    return Stretch(text, len(text) - is_alias, joined(parts), state, hole)
 
 
 def _shared(one: str, other: str) -> str:
