@@ -22,6 +22,7 @@ from ._plan import Plan
 from ._player import Player
 from ._screen import Screen
 from ._tool_calls import ToolCalls
+from ._turns import Turn, Turns
 from ._volatile import Substitution, Volatile
 from .errors import CassetteError, MissError
 
@@ -68,6 +69,7 @@ class Call:
         *,
         operation: _genai.Operation | None,
         recorded: Mapping[str, Any] | None,
+        turn: Turn | None,
         tool_calls: ToolCalls,
     ) -> None:
         self._calls = calls
@@ -82,6 +84,8 @@ class Call:
         """How to finish if the run ends first: a stream that nobody reads to its end."""
         self.at_next: Callable[[], None] | None = None
         """What to do before the next call of the thread or task that made this one: it has gone on."""
+        self.turn = turn
+        """When to let it end, if that depends on others that are served; see ``boundaries._wait.turn``."""
 
     def active(self) -> AbstractContextManager[None]:
         """Makes this call's span the parent of what the real thing starts."""
@@ -150,6 +154,9 @@ class Calls:
         self._volatile = volatile
         self._player = player
         self._tool_calls = tool_calls
+        # What goes out for real ends when it does.
+        self.turns = Turns(player.cassette.tree) if player is not None and not plan.records else None
+        """When served calls end."""
         self._lock = threading.Lock()
         self._in_flight: dict[int, Call] = {}
         self._substitutions: dict[tuple[str, Substitution], None] = {}
@@ -218,7 +225,8 @@ class Calls:
         span.exchange = Exchange(crossing.kind, crossing.request, None)
         runs = crossing.runs or (crossing.kind == "tool" and self._runs_in_replay(span))
         recorded = self._recorded(crossing, span, runs=runs)
-        call = Call(self, span, operation=operation, recorded=recorded, tool_calls=tool_calls)
+        turn = self.turns.of(span.graft[1]) if self.turns is not None and span.graft is not None else None
+        call = Call(self, span, operation=operation, recorded=recorded, turn=turn, tool_calls=tool_calls)
         with self._lock:
             self.live += recorded is None and not runs
             self._in_flight[span.span_id] = call
@@ -252,6 +260,8 @@ class Calls:
         self.capture.close(span)
         with self._lock:
             self._in_flight.pop(span.span_id, None)
+        if self.turns is not None and span.graft is not None:
+            self.turns.over(span.graft[1])
 
     def amend(self, call: Call, response: Mapping[str, Any]) -> None:
         """An answer that was recorded goes on; see ``Call.amend``."""
@@ -277,6 +287,8 @@ class Calls:
                     self.findings.tried(call.at_close)
         finally:
             self.closed = True
+            if self.turns is not None:
+                self.turns.release()
 
     def inside(self, *kinds: str) -> bool:
         """Whether the calling context is inside a call of one of these kinds that has yet to end."""
@@ -313,6 +325,8 @@ class Calls:
         assert served.exchange is not None
         span.exchange = Exchange(kind, self._translated(span, served, request), None)
         if runs:
+            if self.turns is not None:
+                self.turns.over(served)
             return None
         try:
             response = served.exchange.response

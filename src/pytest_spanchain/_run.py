@@ -287,6 +287,11 @@ class Run:
 
     def _notes(self, judged: Judgement) -> Iterator[str]:
         yield from self.findings.notes()
+        if judged.deviations and self._calls.turns is not None and self._calls.turns.given_up:
+            yield (
+                "calls that were recorded side by side did not end in their recorded order: one that was to be first"
+                " had not begun"
+            )
         if judged.left_out:
             scopes = ", ".join(judged.left_out)
             yield f"left out of the comparison, active in only one of the two runs: {scopes}"

@@ -57,6 +57,14 @@ def add(a: int, b: int) -> int:
 
 
 @server.tool()
+async def late(answer: int, after: float) -> int:
+    """An answer that takes its time."""
+    ledger(f"late {answer}")
+    await asyncio.sleep(after)
+    return answer
+
+
+@server.tool()
 async def steps(count: int, ctx: Context) -> str:
     """Tells how far it is, and logs at the end."""
     ledger(f"steps {count}")

@@ -8,6 +8,7 @@ import functools
 import gzip
 import hashlib
 import io
+import json
 import os
 import socket
 import threading
@@ -21,6 +22,7 @@ from unittest import mock
 
 import pytest
 
+import ready_first
 from proof import Proof, Stack
 from pytest_spanchain import tool, use_cassette
 from pytest_spanchain.boundaries.clients import aiohttp as boundary
@@ -62,6 +64,15 @@ async def fetch(url: str, method: str = "POST", *, session: dict[str, Any] | Non
 def calls(outcome: Outcome) -> list[Any]:
     """The exchanges of a run, in order."""
     return [span.exchange for span in outcome.verdict.live if span.exchange is not None]
+
+
+def test_a_session_that_asks_side_by_side(proof: Proof) -> None:
+    proof.server.script(ready_first.last_first)
+
+    async def ask(n: int) -> int:
+        return int(json.loads((await fetch(f"{proof.server.url}/x", json={"n": n}))[1])["n"])
+
+    assert proof.holds(lambda: asyncio.run(ready_first.in_tasks(ask))).value == ready_first.LAST_FIRST
 
 
 # --- answers -----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any, cast
 import pytest
 from clerk import ledger
 
+import ready_first
 from proof import Proof, Stack
 from pytest_spanchain import LiveCallError, MissError, RunClosedError
 from pytest_spanchain.boundaries import _wait
@@ -96,6 +97,8 @@ class Desk:
             context.abort(grpc.StatusCode.NOT_FOUND, "there is no such order")
         if order.id == "slow":
             time.sleep(0.5)
+        if order.id == "late":
+            time.sleep(ready_first.wait(order.amount))
         return self.pb.Told(
             text=f"order {order.id}", count=order.amount, blob=order.blob, api_key="sk-live-4f9a8b7c6d5e"
         )
@@ -451,6 +454,19 @@ def test_threads_get_their_own_answers(proof: Proof, pb: Any, stub: Any) -> None
             return list(pool.map(lambda number: stub.Get(pb.Order(id=str(number))).text, range(12)))
 
     proof.holds(agent, ran=[f"get {number}" for number in range(12)], in_order=False)
+
+
+def test_tasks_that_ask_side_by_side(proof: Proof, pb: Any, server: GrpcServer) -> None:
+    async def agent() -> list[int]:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            desk = pb.DeskStub(channel)
+
+            async def ask(n: int) -> int:
+                return int((await desk.Get(pb.Order(id="late", amount=n))).count)
+
+            return await ready_first.in_tasks(ask)
+
+    assert proof.holds(agent, ran=["get late"] * ready_first.COUNT).value == ready_first.LAST_FIRST
 
 
 class _Tagging(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]

@@ -25,6 +25,7 @@ from wire import CLOSE, OnWire, chunked, failure, whole
 from wire import on_wire as on_wire
 
 import model_replies
+import ready_first
 from model_replies import ToolCall, answer
 from proof import Proof, Stack
 from pytest_spanchain import BoundaryError
@@ -42,6 +43,18 @@ STACK = Stack(
         " when its answer is asked for: failures to connect come then",
     ),
 )
+
+
+def test_threads_that_ask_side_by_side(proof: Proof) -> None:
+    def ask(n: int) -> int:
+        request = urllib.request.Request(
+            f"{proof.server.url}/x", data=json.dumps({"n": n}).encode(), headers={"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return int(json.load(response)["n"])
+
+    proof.server.script(ready_first.last_first)
+    assert proof.holds(lambda: ready_first.in_threads(ask)).value == ready_first.LAST_FIRST
 
 
 def test_a_model_asked_by_hand(proof: Proof) -> None:

@@ -52,7 +52,6 @@ class Progress(Event):  # type: ignore[misc, unused-ignore]
 
 def lookup(order: str, depth: int = 1) -> dict[str, Any]:
     """State of an order."""
-    time.sleep(0.1 * (depth - 1))  # llama-index puts results in the order in which threads end
     ledger(f"lookup {order} {depth}")
     return {"order": order, "state": "delivered", "depth": depth}
 
@@ -129,7 +128,16 @@ def agent_of(proof: Proof, *tools: Any, **options: Any) -> Callable[[], Any]:
 TWO = (ToolCall("lookup", {"order": "1412"}), ToolCall("lookup", {"order": "1413", "depth": 2}))
 
 
-def test_two_calls_side_by_side(proof: Proof) -> None:
+@pytest.mark.parametrize("slower", ["1412", "1413"])
+def test_two_calls_side_by_side(slower: str, proof: Proof) -> None:
+    """The model is sent results in the order in which the threads of the tools end."""
+
+    def lookup(order: str, depth: int = 1) -> dict[str, Any]:
+        """State of an order."""
+        time.sleep(0.1 * (order == slower))
+        ledger(f"lookup {order} {depth}")
+        return {"order": order, "state": "delivered", "depth": depth}
+
     proof.server.script(repeats(*TWO))
     recorded = proof.holds(agent_of(proof, lookup), ran=["lookup 1412 1", "lookup 1413 2"], in_order=False)
     assert "'order': '1413', 'state': 'delivered', 'depth': 2" in recorded.value[0]

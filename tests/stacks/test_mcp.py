@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from starts import STARTED
 
+import ready_first
 from proof import Stack
 from recording import record, replay, run
 from servers import CountingListener
@@ -255,6 +256,21 @@ def test_all_that_a_server_may_say_without_the_server(transport: str, place: Pla
         assert STARTED == [], "a process was started"
         assert place.did == did, "something ran again"
         assert listener is None or listener.connections == 0
+
+
+def test_calls_side_by_side_end_as_they_had_ended(place: Place, tmp_path: Path) -> None:
+    async def say(opened: Any, client: Client1) -> list[int]:
+        async def ask(n: int) -> int:
+            given = {"answer": n, "after": ready_first.wait(n)}
+            return int(text(await opened.call_tool("late", given)))
+
+        return await ready_first.in_tasks(ask)
+
+    agent_said = agent("memory", place, say)
+    recorded = record(tmp_path / "c.yaml", agent_said).value
+    assert recorded[0] == ready_first.LAST_FIRST
+    for _ in range(3):
+        assert replay(tmp_path / "c.yaml", agent_said).value == recorded
 
 
 def test_what_an_author_changes_is_red(place: Place, tmp_path: Path) -> None:

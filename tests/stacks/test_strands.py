@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 import types
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -28,7 +29,6 @@ STACK = Stack(
     records="tools, where their stream calls the function; state that a tool with a context or the agent writes",
     limits=(
         "What a tool writes into a state before it raises or interrupts is not written again in replay.",
-        "Tools side by side that write the same key of the agent's state may be replayed in another order.",
         "What a tool does to the agent other than to its state (messages, tools) is not done again in replay.",
     ),
 )
@@ -177,6 +177,23 @@ def test_arguments_that_do_not_fit(proof: Proof) -> None:
     recorded = proof.holds(lambda: ask(proof, "Where?", lookup))
     assert "Validation failed for input parameters" in recorded.value
     assert not [span for span in recorded.verdict.live if span.kind == "tool"]
+
+
+@pytest.mark.parametrize("slower", ["1412", "1413"])
+def test_state_that_two_write_side_by_side(slower: str, proof: Proof) -> None:
+    @strands.tool(context=True)  # type: ignore[untyped-decorator, unused-ignore]
+    def note(order: str, tool_context: Any) -> str:
+        """Notes the order that was looked at last."""
+        time.sleep(0.1 * (order == slower))
+        tool_context.agent.state.set("last", order)
+        return order
+
+    def agent() -> Any:
+        asked = made(proof, note)
+        return str(asked("Go")), asked.state.get("last")
+
+    proof.server.script(calls(*(ToolCall("note", {"order": order}) for order in ("1412", "1413"))))
+    assert proof.holds(agent).value[1] == slower
 
 
 def test_state_is_written_again(proof: Proof) -> None:

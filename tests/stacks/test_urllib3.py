@@ -24,6 +24,7 @@ import pytest
 from wire import CLOSE, PATIENCE, OnWire, Seen, WireServer, chunked, failure, whole
 from wire import on_wire as on_wire
 
+import ready_first
 from proof import Proof, Stack
 from recording import record, replay, run
 from servers import Hang, Json, Raw, Reply, Request, Reset, Stream, closed_port, in_turn
@@ -43,12 +44,25 @@ STACK = Stack(
 
 
 def post(pool: Any, url: str, question: str) -> Any:
-    body = json.dumps({"question": question})
-    return json.loads(pool.request("POST", f"{url}/ask", body=body, headers={"content-type": "application/json"}).data)
+    return _posted(pool, f"{url}/ask", {"question": question})
+
+
+def _posted(pool: Any, url: str, body: Any) -> Any:
+    sent = {"body": json.dumps(body), "headers": {"content-type": "application/json"}}
+    return json.loads(pool.request("POST", url, **sent).data)
 
 
 def echo(request: Request) -> Reply:
     return Json({"you said": request.body, "path": request.path})
+
+
+def test_threads_that_ask_side_by_side(proof: Proof) -> None:
+    def agent() -> list[int]:
+        with urllib3.PoolManager(maxsize=ready_first.COUNT) as pool:
+            return ready_first.in_threads(lambda n: int(_posted(pool, f"{proof.server.url}/ask", {"n": n})["n"]))
+
+    proof.server.script(ready_first.last_first)
+    assert proof.holds(agent).value == ready_first.LAST_FIRST
 
 
 def test_two_questions_and_a_changed_one(proof: Proof) -> None:

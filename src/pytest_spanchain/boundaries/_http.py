@@ -13,6 +13,7 @@ from typing import Any
 from .. import _body, _session
 from .._guard import is_telemetry
 from .._run import Call, Run, current_run
+from . import _wait
 
 DECODED = ("content-encoding", "content-length", "transfer-encoding")
 """Headers that tell of a body as it was sent, and no longer hold when it is handed on decoded."""
@@ -147,6 +148,25 @@ class Replay:
         self._given = 0
         self._over = False
         call.at_close = self.over
+
+    def serve_in_turn(self) -> Iterator[bytes]:
+        """The chunks that are left, in a thread: the last one when the call may end."""
+        while True:
+            if self._ends():
+                _wait.turn(self._call)
+            chunk = next(self.serve(), None)
+            if chunk is None:
+                return
+            yield chunk
+
+    async def turn_async(self) -> None:
+        """Wait in a task before the last chunk, until the call may end."""
+        if self._ends():
+            await _wait.turn_async(self._call)
+
+    def _ends(self) -> bool:
+        # Many a reader goes on from the last chunk without asking for the end.
+        return self._given >= len(self._chunks) - 1
 
     def serve(self) -> Iterator[bytes]:
         """The chunks that are left."""

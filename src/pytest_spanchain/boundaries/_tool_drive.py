@@ -16,8 +16,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mappi
 from typing import Any
 
 from .._run import Call, Crossing, current_run
+from . import _wait
 from ._tool_io import Take, ToolSpec, asked, cut, matches, serve
-from ._wait import hold
 
 
 def _begin(spec: ToolSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
@@ -168,8 +168,8 @@ class _Replay:
 
     def __init__(self, spec: ToolSpec, call: Call) -> None:
         self.served = serve(spec, call)
-        self._spec = spec
         self._call = call
+        self._spec = spec
         self._given = 0
         self._over = False
         if self.served.items is not None or self.served.returned:
@@ -193,6 +193,18 @@ class _Replay:
             raise self._call.drift(
                 f"after item {self._given - 1} the generator was sent something else than when it was recorded"
             )
+
+    def turn(self) -> None:
+        """Wait in a thread until it may end; see ``_wait.turn``."""
+        _wait.turn(self._call)
+
+    async def turn_async(self) -> None:
+        """The same in a task."""
+        try:
+            await _wait.turn_async(self._call)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """The agent goes no further."""
@@ -223,11 +235,18 @@ class _Replay:
             self._call.finish(response)
 
 
+def _replay_plain(replay: _Replay) -> Any:
+    __tracebackhide__ = True
+    replay.turn()
+    return replay.end()
+
+
 async def _replay_awaitable(replay: _Replay) -> Any:
     __tracebackhide__ = True
     if replay.served.end == "closed":
         # What stopped it was the agent's own timeout or a failing sibling, and will stop it again.
-        await hold(replay.stop)
+        await _wait.hold(replay.stop)
+    await replay.turn_async()
     return replay.end()
 
 
@@ -243,6 +262,7 @@ def _replay_generator(replay: _Replay) -> Generator[Any, Any, Any]:
             raise
         else:
             replay.took("send", sent)
+    replay.turn()
     return replay.end()
 
 
@@ -259,7 +279,8 @@ async def _replay_async_generator(replay: _Replay) -> AsyncGenerator[Any, Any]:
         else:
             replay.took("send", sent)
     if replay.served.waits:
-        await hold(replay.stop)
+        await _wait.hold(replay.stop)
+    await replay.turn_async()
     replay.end()
 
 
@@ -270,7 +291,7 @@ DRIVERS: dict[str, Callable[..., Any]] = {
     "async_generator": drive_async_generator,
 }
 _REPLAYS: dict[str | None, Callable[[_Replay], Any]] = {
-    None: _Replay.end,
+    None: _replay_plain,
     "awaitable": _replay_awaitable,
     "generator": _replay_generator,
     "async_generator": _replay_async_generator,

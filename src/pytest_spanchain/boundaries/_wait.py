@@ -7,14 +7,16 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
-from .._run import OWNERSHIP
+from .._run import OWNERSHIP, Call
 
 HOLD_SECONDS = 60.0
 """How long an agent is given to give up again on an answer that never came when this was recorded."""
 
 _TICK = 0.01
 _STEPS = 100
+_APART = 10
 
 
 def skips() -> bool:
@@ -54,6 +56,34 @@ def bounded(ring: Callable[[], object]) -> Iterator[None]:
         timer.cancel()
 
 
+def turn(call: Call) -> None:
+    """Wait in a thread until a served call may end: those that had ended before it have.
+
+    A thread that runs an event loop goes on at once, as those others may be tasks of that loop.
+    """
+    if call.turn is None or _runs_a_loop():
+        return
+    bell = threading.Event()
+    if call.turn.waits(bell.set):
+        bell.wait()
+    if rest := call.turn.rest():
+        threading.Event().wait(rest)
+
+
+async def turn_async(call: Call) -> None:
+    """The same in a task."""
+    if call.turn is None:
+        return
+    event = _event()
+    if call.turn.waits(_soon(event.set)):
+        await event.wait()
+    if call.turn.ahead:
+        for _ in range(_APART):  # who waits for several tasks at once is told of each by itself
+            await step()
+    if rest := call.turn.rest():
+        await _pause(rest)
+
+
 async def sleep(seconds: float) -> None:
     """Sleep in the event loop that runs, asyncio's or trio's."""
     trio = sys.modules.get("trio")
@@ -79,8 +109,7 @@ async def rung(hang: Callable[[Callable[[], object]], object]) -> bool:
     Args:
         hang: puts the bell where it will be rung, in the event loop that runs.
     """
-    trio = sys.modules.get("trio")
-    event = (trio if trio is not None and trio.lowlevel.in_trio_run() else asyncio).Event()
+    event = _event()
     late = False
 
     def give_up() -> None:
@@ -133,6 +162,17 @@ async def in_time(go: Callable[[], Awaitable[object]], beside: Sequence[Callable
     return not scope.cancelled_caught
 
 
+def _event() -> Any:
+    trio = sys.modules.get("trio")
+    return (trio if trio is not None and trio.lowlevel.in_trio_run() else asyncio).Event()
+
+
+def _runs_a_loop() -> bool:
+    trio = sys.modules.get("trio")
+    # As asyncio tells it of the thread, and not of what is on its stack: greenlets have a stack of their own.
+    return asyncio._get_running_loop() is not None or (trio is not None and trio.lowlevel.in_trio_run())
+
+
 def _soon(ring: Callable[[], object]) -> Callable[[], None]:
     """Does something in the event loop that runs, asked by whichever thread."""
     trio = sys.modules.get("trio")
@@ -156,6 +196,14 @@ async def done(future: asyncio.Future[None]) -> bool:
     with bounded(_soon(ring)):
         await future
     return not late
+
+
+async def _pause(seconds: float) -> None:
+    event = _event()
+    timer = threading.Timer(seconds, _soon(event.set))
+    timer.daemon = True
+    timer.start()
+    await event.wait()
 
 
 def _rung(soon: Callable[[Callable[[], object]], object], ring: Callable[[], object]) -> None:

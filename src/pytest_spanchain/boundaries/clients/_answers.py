@@ -182,7 +182,7 @@ class _Wire(io.RawIOBase):
         chunks = _body.chunks_of(recorded["body"])
         frame = _wire.frame_of(recorded, method=method, chunks=chunks)
         yield frame.head(recorded["status"], recorded["headers"])
-        for number, chunk in enumerate(replay.serve()):
+        for number, chunk in enumerate(replay.serve_in_turn()):
             yield frame.piece(number, chunk)
         if begun := frame.begun(len(chunks)):
             yield begun
@@ -220,6 +220,7 @@ def raise_recorded(call: Call, *, library: Any = None) -> NoReturn:
     if recorded is UNANSWERED:
         _hold()  # a thread that still waited when the recording ended
     else:
+        _wait.turn(call)
         call.finish(recorded)
     if recorded["error"] is None:
         raise call.drift("the agent waits for an answer, which it had not waited for when this was recorded")

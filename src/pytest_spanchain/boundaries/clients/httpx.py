@@ -94,7 +94,7 @@ class _Edge:
 
         class ReplayedStream(_http.Replay, lib.SyncByteStream):  # type: ignore[misc, name-defined]
             def __iter__(self) -> Iterator[bytes]:
-                yield from self.serve()
+                yield from self.serve_in_turn()
                 self.end()
 
             def close(self) -> None:
@@ -102,10 +102,12 @@ class _Edge:
 
         class AsyncReplayedStream(_http.Replay, lib.AsyncByteStream):  # type: ignore[misc, name-defined]
             async def __aiter__(self) -> AsyncIterator[bytes]:
+                await self.turn_async()
                 for chunk in self.serve():
                     yield chunk
                     # A real stream lets other tasks run between chunks; so does its replay.
                     await _wait.sleep(0)
+                    await self.turn_async()
                 if self.waits():
                     await _wait.hold(self.over)
                 self.end()
@@ -122,6 +124,8 @@ class _Edge:
         if not isinstance(call, Call):
             return call
         if call.recorded is not None:
+            if call.recorded["status"] is None:
+                _wait.turn(call)
             return self._replay(call, request, self._streams[1])
         try:
             with call.active():
@@ -137,8 +141,10 @@ class _Edge:
         if not isinstance(call, Call):
             return call
         if call.recorded is not None:
-            if call.recorded["status"] is None and call.recorded["error"] is None:
-                await _wait.hold(functools.partial(call.finish, call.recorded))
+            if call.recorded["status"] is None:
+                if call.recorded["error"] is None:
+                    await _wait.hold(functools.partial(call.finish, call.recorded))
+                await _wait.turn_async(call)
             return self._replay(call, request, self._async_streams[1])
         try:
             with call.active():

@@ -177,6 +177,7 @@ class _Hop:
         if recorded["status"] is None:
             if recorded["error"] is None:
                 await _wait.hold(functools.partial(call.finish, recorded))
+            await _wait.turn_async(call)
             call.finish(recorded)
             raise self._edge.error(recorded["error"], request)
         source = _answers.Replayed(call, lambda error: self._edge.error(error, request))

@@ -225,6 +225,9 @@ class _Replayed:
 
     async def _next(self) -> Any:
         while not self.done():
+            await self._playback.turn_async()
+            if self.done():  # the agent has given it up meanwhile
+                break
             step = self._playback.step()
             if step is None:
                 self._go()
