@@ -12,9 +12,10 @@ Hashes and links are not judged here: that is ``_chain``'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from . import _fold
@@ -31,11 +32,13 @@ from ._shape import (
     Rule,
     Rules,
     faults,
-    matches,
+    fit,
+    matching,
     one_of,
     optional,
     request_fault,
     response_fault,
+    rule,
 )
 
 HEADER_KEYS = (
@@ -110,14 +113,15 @@ class Deferred:
         return value_of(self._text[self._start : self._end].decode())
 
 
-_FILLED = Rule(lambda value: type(value) is str and value != "", "text that is not empty")
-_HASH = Rule(matches("[0-9a-f]{64}"), "64 lower-case hex digits")
-_SPAN_ID = Rule(matches("[0-9a-f]{16}"), "16 lower-case hex digits")
-_TRACE_ID = Rule(matches("[0-9a-f]{32}"), "32 lower-case hex digits")
-_DECIMAL = Rule(matches("0|[1-9][0-9]{0,19}"), "a quoted decimal number")
-_COUNTS = Rule(
-    lambda value: type(value) is dict and all(type(count) is int and count > 0 for count in value.values()),
+_FILLED = rule("text that is not empty", str, all)
+_HASH = matching("[0-9a-f]{64}", "64 lower-case hex digits")
+_SPAN_ID = matching("[0-9a-f]{16}", "16 lower-case hex digits")
+_TRACE_ID = matching("[0-9a-f]{32}", "32 lower-case hex digits")
+_DECIMAL = matching("0|[1-9][0-9]{0,19}", "a quoted decimal number")
+_COUNTS = rule(
     "a mapping of counts",
+    dict,
+    lambda values: all(type(count) is int and count > 0 for value in values for count in value.values()),
 )
 
 _HEADER: Rules = {
@@ -151,11 +155,14 @@ _SPAN: Rules = {
     "status": MAPPING,
     "duration_ns": INTEGER,
 }
-_PART = Rule(lambda value: type(value) is dict or type(value) is Deferred, "a mapping")
+_PART = Rule("a mapping", frozenset({dict, Deferred}))
 _EXCHANGE: Rules = {**_SPAN, "request": _PART, "response": optional(_PART)}
 _STATUS: Rules = {"code": one_of(*STATUSES), "message": TEXT}
 # Durations and offsets may be negative: the clock of a foreign span may step back, and the run is worth keeping.
 _EVENT: Rules = {"name": TEXT, "offset_ns": INTEGER, "attributes": MAPPING}
+_EXCHANGE_OR_CLOSE = frozenset({*EXCHANGE_KINDS, "close"})
+_PAYLOAD_OF = itemgetter("payload")
+_IDS_OF = itemgetter("span_id", "parent_span_id")
 _CLOSE: Rules = {
     "declared_entries": COUNT,
     "by_kind": _COUNTS,
@@ -191,6 +198,31 @@ class Room:
             raise ValueError(f"stands with the others for more than {MAX_UNFOLDED // 2**20} MiB")
 
 
+def without_fault(entries: Sequence[Any], room: Room) -> bool:
+    """Whether no entry departs from its shape, told of all of them at once; ``entry_fault`` says what does.
+
+    Args:
+        entries: anything plain.
+        room: of their cassette.
+    """
+    if not fit(entries, _ENTRY):
+        return False
+    closes = [entry for entry in entries if entry["kind"] == "close"]
+    spans = [entry["payload"] for entry in entries if entry["kind"] not in _EXCHANGE_OR_CLOSE]
+    asked = [entry for entry in entries if entry["kind"] in EXCHANGE_KINDS]
+    payloads = [*spans, *map(_PAYLOAD_OF, asked)]
+    return (
+        fit([*map(_PAYLOAD_OF, closes)], _CLOSE)
+        and {(None, None)}.issuperset(map(_IDS_OF, closes))
+        and [entry["span_id"] for entry in entries].count(None) == len(closes)
+        and fit(spans, _SPAN)
+        and fit(payloads[len(spans) :], _EXCHANGE)
+        and fit([payload["status"] for payload in payloads], _STATUS)
+        and fit([event for payload in payloads for event in payload["events"]], _EVENT)
+        and not any(_part_faults(entry, room) for entry in asked)
+    )
+
+
 def entry_fault(entry: Any, room: Room) -> Fault | None:
     """The first departure of an entry from its shape.
 
@@ -218,12 +250,19 @@ def _entry_faults(entry: Any, room: Room) -> Iterator[Fault]:
     for index, event in enumerate(payload["events"]):
         yield from faults(event, _EVENT, prefix=f"payload.events[{index}].")
     if kind in EXCHANGE_KINDS:
-        for part in ("request", "response"):
-            if type(payload[part]) is dict:
-                try:
-                    _as_exchanged(kind, part, payload[part], room)
-                except _Departed as departed:
-                    yield departed.fault
+        yield from _part_faults(entry, room)
+
+
+def _part_faults(entry: Mapping[str, Any], room: Room) -> list[Fault]:
+    """Of what is not built later."""
+    found = []
+    for part in ("request", "response"):
+        if type(entry["payload"][part]) is dict:
+            try:
+                _as_exchanged(entry["kind"], part, entry["payload"][part], room)
+            except _Departed as departed:
+                found.append(departed.fault)
+    return found
 
 
 class _Departed(Exception):
@@ -312,7 +351,7 @@ def _unfolded(response: dict[str, Any], room: Room) -> dict[str, Any]:
     """
     body = response["body"]
     chunks = body.get("chunks")
-    if "text" in body or not COUNTS.holds(chunks):
+    if "text" in body or not COUNTS.holds((chunks,)):
         raise ValueError("must have chunks beside it, and no text")
     room.take(sum(chunks))
     text = _fold.unfold(body["events"], size=sum(chunks))
