@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -392,11 +391,13 @@ def read_span(entry: Mapping[str, Any], *, room: Room, refuse: Callable[[Fault],
             except _Departed as departed:
                 raise refuse(departed.fault) from None
 
-        parts = {part: payload[part] for part in ("request", "response")}
-        # What is folded waits even where nothing else does: a small file may hold much of it.
-        waiting = [part for part in parts if type(parts[part]) is Deferred or _is_folded(parts[part])]
-        later = {part: partial(built, part) for part in waiting}
-        exchange = Exchange.built_later(kind, parts, later)
+        there = {}
+        for part in ("request", "response"):
+            value = payload[part]
+            # What is folded waits even where nothing else does: a small file may hold much of it.
+            if type(value) is not Deferred and not _is_folded(value):
+                there[part] = value
+        exchange = Exchange.built_later(kind, there, built)
     return Span(
         span_id=entry["span_id"],
         parent_span_id=entry["parent_span_id"],

@@ -87,6 +87,9 @@ def operation_of(kind: str, name: str) -> str:
     return name.partition(" ")[0] if kind == "model" or connects else name
 
 
+_PARTS = ("request", "response")
+
+
 @dataclass(frozen=True)
 class Exchange:
     """A request that crossed a boundary and what came back.
@@ -102,33 +105,25 @@ class Exchange:
     response: Mapping[str, Any] | None
 
     @classmethod
-    def built_later(
-        cls, kind: str, parts: Mapping[str, Any], later: Mapping[str, Callable[[], Mapping[str, Any]]]
-    ) -> Exchange:
-        """An exchange some of whose parts are made when they are first asked for.
+    def built_later(cls, kind: str, there: Mapping[str, Any], make: Callable[[str], Any]) -> Exchange:
+        """An exchange whose request, or response, or both, are made when they are first asked for.
 
         Args:
             kind: as above.
-            parts: request and response; those that are made later count for nothing.
-            later: makes these; what it raises comes out where the part is asked for.
+            there: what need not be made, by its name.
+            make: makes what is named; what it raises comes out where that is asked for.
         """
         found = cls.__new__(cls)
-        there = {part: value for part, value in parts.items() if part not in later}
-        vars(found).update(there, kind=kind, _later=dict(later))
+        vars(found).update(there, kind=kind, _make=make)
         return found
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            # Reached for what is not there: two threads may both make a part, and both get a whole one.
-            make = vars(self).get("_later", {}).get(name)
-            if make is None:
-                if name in vars(self):
-                    return vars(self)[name]
+            # Reached for what is not there: two threads may both make a part, and both get the same whole one.
+            if name not in _PARTS or "_make" not in vars(self):
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            made = vars(self).setdefault(name, make())
-            vars(self)["_later"].pop(name, None)
-            return made
+            return vars(self).setdefault(name, self._make(name))
 
     def __reduce__(self) -> tuple[type[Exchange], tuple[Any, ...]]:
         # A copy is whole: what makes parts later is of this process.

@@ -16,6 +16,7 @@ WIDTH = 100
 """Longest name that is shown whole."""
 
 _USAGE = tuple((f"gen_ai.usage.{way}_tokens", way) for way in ("input", "output"))
+_MOST_TOKENS = 10**15
 
 # Ranges are spelt out: str.isprintable() and unicodedata follow the Unicode version of the Python at hand, and a
 # summary written by one Python must be accepted by the next. Controls, soft hyphen, joiners and marks of direction,
@@ -86,8 +87,12 @@ def _line(span: Mapping[str, Any]) -> str:
 
 
 def _tokens(attributes: Mapping[str, Any]) -> str:
-    counts = [(attributes.get(name), way) for name, way in _USAGE]
-    return ", ".join([f"{count} {way} tokens" for count, way in counts if type(count) is int and abs(count) < 10**15])
+    said = []
+    for name, way in _USAGE:
+        count = attributes.get(name)
+        if type(count) is int and abs(count) < _MOST_TOKENS:
+            said.append(f"{count} {way} tokens")
+    return ", ".join(said)
 
 
 def _by_kind(spans: list[Mapping[str, Any]]) -> list[str]:
