@@ -29,7 +29,7 @@ from typing import NamedTuple
 from ..._ledger import ENTRY_KEYS, HEADER_KEYS
 from ...errors import Unrecordable
 from ..limits import MAX_NODES, MAX_TEXT
-from ._inline import Doubt, Part, real, unescaped
+from ._inline import Doubt, Part, is_verbatim, real, unescaped
 from ._lines import (
     ALIASED,
     APART,
@@ -274,12 +274,14 @@ class _Splicer:
                 rest = text[at:end]
                 at = end + 1
                 value = known(rest)
-                if value is None:
+                if value is not None:
+                    out.append((value[0], value[1], depth + value[2]) if value[2] else value)
+                elif is_verbatim(rest):  # not kept: a number or an id seldom comes again, and is soon told
+                    out.append((rest, 1, 0))
+                else:
                     self._at = at
                     self._value(rest, inner, depth, state)
                     at = self._at
-                else:
-                    out.append((value[0], value[1], depth + value[2]) if value[2] else value)
         out.append((state.closing(), 0, 0))
         self._at, self._marks = at, marks
 
@@ -380,7 +382,7 @@ class _Splicer:
                 names += more[0][len(lead) : -1].split("\n" + lead)
                 self._at = more.end()
         try:
-            texts, nodes, height = summed([self._anchors[name] for name in names])
+            texts, nodes, height = summed([*map(self._anchors.__getitem__, names)])
         except KeyError:
             raise Doubt from None
         self._expand(sum(map(len, texts)))
@@ -403,8 +405,8 @@ class _Splicer:
         self._behind(value, column, depth)
         if name in self._anchors:  # within itself
             raise Doubt
-        self._expand(sum([len(part[0]) for part in self._out[start:]]))
         text, nodes, reach = joined(self._out[start:])
+        self._expand(len(text))
         self._out[start:] = [(text, nodes, reach)]
         self._marks = []  # it is one now
         self._anchors[name] = (text, nodes, max(reach - depth, 0))

@@ -15,7 +15,8 @@ from ..scalars import is_plain
 MEMORABLE = 160
 """Characters up to which a value or a line is remembered: short ones come again."""
 
-_VERBATIM = re.compile(r'"[^"\\\t]*"|-?[1-9][0-9]{0,14}|0|null|true|false')
+is_verbatim = re.compile(r'"[^"\\\t]*"|-?[1-9][0-9]{0,14}|0|null|true|false').fullmatch
+"""Whether a value is its own canonical text."""
 _LARGE = re.compile(r"-?[1-9][0-9]{15,3998}")
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]{0,30})\.[0-9]{1,30}(?:e[-+][0-9]{2,3})?")
 _PLAIN_ITEM = r'(?:"[^"\\\t]*"|-?[1-9][0-9]{0,14}|0|null|true|false)'
@@ -56,7 +57,7 @@ def real(view: str) -> str:
 
 def one_line(text: str) -> Part:
     """A scalar or a collection on one line."""
-    if _VERBATIM.fullmatch(text):
+    if is_verbatim(text):
         return (text, 1, 0)
     if is_plain(text):
         return (f'"{text}"', 1, 0)
