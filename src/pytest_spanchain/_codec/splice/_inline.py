@@ -1,15 +1,16 @@
-"""Values that stand on one line of a cassette, as canonical text; see the package for what it may assume."""
+"""Parts of canonical text, and values that stand on one line of a cassette; see the package for what it may assume."""
 
 from __future__ import annotations
 
 import json
 import operator
 import re
+from collections.abc import Sequence
 from json.encoder import encode_basestring as json_text
 from typing import TypeAlias
 
 from ..._canonical import LIFTED, canonical
-from ..limits import MAX_KEY
+from ..limits import MAX_DEPTH, MAX_KEY
 from ..scalars import is_plain
 
 MEMORABLE = 160
@@ -43,6 +44,29 @@ nested, of what was put out how deep it reaches.
 
 A plain tuple: to make one of a class of its own is a fifth of the work of reading.
 """
+
+
+def summed(parts: Sequence[Part]) -> tuple[Sequence[str], int, int]:
+    """The texts of some parts, their nodes together, and how deep or high they reach.
+
+    Raises:
+        Doubt: deeper than a cassette may.
+    """
+    texts, nodes, reaches = zip(*parts, strict=True)
+    reach = max(reaches)
+    if reach > MAX_DEPTH:
+        raise Doubt
+    return texts, sum(nodes), reach
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """Some parts as one.
+
+    Raises:
+        Doubt: they reach deeper than a cassette may.
+    """
+    texts, nodes, reach = summed(parts)
+    return "".join(texts), nodes, reach
 
 
 def view(text: str) -> str:
