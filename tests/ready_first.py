@@ -16,7 +16,7 @@ LAST_FIRST = list(range(COUNT))[::-1]
 
 def wait(n: int) -> float:
     """So many seconds does the answer to the n-th question take."""
-    return 0.04 * LAST_FIRST.index(n)
+    return 0.08 * LAST_FIRST.index(n)
 
 
 def last_first(request: Request) -> Reply:

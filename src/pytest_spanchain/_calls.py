@@ -14,17 +14,19 @@ from typing import Any
 
 from . import _fresh, _genai
 from ._capture import Capture, OpenSpan
+from ._ends import End, Ends
 from ._findings import Findings
 from ._genai.attributes import TOOL_CALL_ID, TOOL_NAME
-from ._model import CONNECTION, HTTP_KINDS, Exchange, Span
+from ._model import CONNECTION, HTTP_KINDS, Exchange, Span, SpanTree
 from ._normalise import Normaliser
 from ._plan import Plan
 from ._player import Player
 from ._screen import Screen
 from ._tool_calls import ToolCalls
-from ._turns import Turn, Turns
 from ._volatile import Substitution, Volatile
 from .errors import CassetteError, MissError
+
+_SETTLE_STEPS, _SETTLE_TICK = 20, 0.01
 
 UNANSWERED: Mapping[str, Any] = {
     "status": None,
@@ -69,7 +71,7 @@ class Call:
         *,
         operation: _genai.Operation | None,
         recorded: Mapping[str, Any] | None,
-        turn: Turn | None,
+        end: End | None,
         tool_calls: ToolCalls,
     ) -> None:
         self._calls = calls
@@ -84,8 +86,8 @@ class Call:
         """How to finish if the run ends first: a stream that nobody reads to its end."""
         self.at_next: Callable[[], None] | None = None
         """What to do before the next call of the thread or task that made this one: it has gone on."""
-        self.turn = turn
-        """When to let it end, if that depends on others that are served; see ``boundaries._wait.turn``."""
+        self.end = end
+        """When it may end, if that depends on others; see ``boundaries._wait.may_end``."""
 
     def active(self) -> AbstractContextManager[None]:
         """Makes this call's span the parent of what the real thing starts."""
@@ -154,10 +156,9 @@ class Calls:
         self._volatile = volatile
         self._player = player
         self._tool_calls = tool_calls
-        # What goes out for real ends when it does.
-        self.turns = Turns(player.cassette.tree) if player is not None and not plan.records else None
+        self.ends = Ends(player.cassette.tree if player is not None else SpanTree())
         """When served calls end."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may end a call in the midst of it
         self._in_flight: dict[int, Call] = {}
         self._substitutions: dict[tuple[str, Substitution], None] = {}
 
@@ -225,8 +226,8 @@ class Calls:
         span.exchange = Exchange(crossing.kind, crossing.request, None)
         runs = crossing.runs or (crossing.kind == "tool" and self._runs_in_replay(span))
         recorded = self._recorded(crossing, span, runs=runs)
-        turn = self.turns.of(span.graft[1]) if self.turns is not None and span.graft is not None else None
-        call = Call(self, span, operation=operation, recorded=recorded, turn=turn, tool_calls=tool_calls)
+        end = self.ends.begin(span.graft[1]) if span.graft is not None else None
+        call = Call(self, span, operation=operation, recorded=recorded, end=end, tool_calls=tool_calls)
         with self._lock:
             self.live += recorded is None and not runs
             self._in_flight[span.span_id] = call
@@ -260,8 +261,8 @@ class Calls:
         self.capture.close(span)
         with self._lock:
             self._in_flight.pop(span.span_id, None)
-        if self.turns is not None and span.graft is not None:
-            self.turns.over(span.graft[1])
+        if span.graft is not None:
+            self.ends.over(span.graft[1])
 
     def amend(self, call: Call, response: Mapping[str, Any]) -> None:
         """An answer that was recorded goes on; see ``Call.amend``."""
@@ -281,14 +282,22 @@ class Calls:
 
     def end(self) -> None:
         """The run ends: what is open is finished as far as it came, and nothing begins any more."""
+        self.ends.release()
+        self._settle()
         try:
             for call in self.in_flight:
                 if call.at_close is not None:
                     self.findings.tried(call.at_close)
         finally:
             self.closed = True
-            if self.turns is not None:
-                self.turns.release()
+
+    def _settle(self) -> None:
+        """Give those a moment who were kept waiting: they had ended when this was recorded."""
+        never = threading.Event()
+        for _ in range(_SETTLE_STEPS):
+            if not any(call.end is not None and call.end.waiting for call in self.in_flight):
+                return
+            never.wait(_SETTLE_TICK)
 
     def inside(self, *kinds: str) -> bool:
         """Whether the calling context is inside a call of one of these kinds that has yet to end."""
@@ -325,13 +334,13 @@ class Calls:
         assert served.exchange is not None
         span.exchange = Exchange(kind, self._translated(span, served, request), None)
         if runs:
-            if self.turns is not None:
-                self.turns.over(served)
+            self.ends.over(served)
             return None
         try:
             response = served.exchange.response
         except CassetteError as error:  # it is built now; the agent may swallow this
             self.capture.close(span)
+            self.ends.over(served)
             self.findings.note_error(str(error))
             raise
         self._player.skip_below(served)

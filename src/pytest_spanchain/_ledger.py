@@ -33,11 +33,11 @@ from ._shape import (
     faults,
     fit,
     matching,
+    of_type,
     one_of,
     optional,
     request_fault,
     response_fault,
-    rule,
 )
 
 HEADER_KEYS = (
@@ -112,14 +112,14 @@ class Deferred:
         return value_of(self._text[self._start : self._end].decode())
 
 
-_FILLED = rule("text that is not empty", str, all)
+_FILLED = of_type(str, "text that is not empty", all)
 _HASH = matching("[0-9a-f]{64}", "64 lower-case hex digits")
 _SPAN_ID = matching("[0-9a-f]{16}", "16 lower-case hex digits")
 _TRACE_ID = matching("[0-9a-f]{32}", "32 lower-case hex digits")
 _DECIMAL = matching("0|[1-9][0-9]{0,19}", "a quoted decimal number")
-_COUNTS = rule(
-    "a mapping of counts",
+_COUNTS = of_type(
     dict,
+    "a mapping of counts",
     lambda values: all(type(count) is int and count > 0 for value in values for count in value.values()),
 )
 
@@ -159,9 +159,7 @@ _EXCHANGE: Rules = {**_SPAN, "request": _PART, "response": optional(_PART)}
 _STATUS: Rules = {"code": one_of(*STATUSES), "message": TEXT}
 # Durations and offsets may be negative: the clock of a foreign span may step back, and the run is worth keeping.
 _EVENT: Rules = {"name": TEXT, "offset_ns": INTEGER, "attributes": MAPPING}
-_EXCHANGE_OR_CLOSE = frozenset({*EXCHANGE_KINDS, "close"})
-_PAYLOAD_OF = itemgetter("payload")
-_IDS_OF = itemgetter("span_id", "parent_span_id")
+_SEQ_OF = itemgetter("seq")
 _CLOSE: Rules = {
     "declared_entries": COUNT,
     "by_kind": _COUNTS,
@@ -198,27 +196,16 @@ class Room:
 
 
 def without_fault(entries: Sequence[Any], room: Room) -> bool:
-    """Whether no entry departs from its shape, told of all of them at once; ``entry_fault`` says what does.
+    """Whether no entry departs from its shape or its place, told of all at once; ``entry_fault`` says which one does.
 
     Args:
         entries: anything plain.
         room: of their cassette.
     """
-    if not fit(entries, _ENTRY):
-        return False
-    closes = [entry for entry in entries if entry["kind"] == "close"]
-    spans = [entry["payload"] for entry in entries if entry["kind"] not in _EXCHANGE_OR_CLOSE]
-    asked = [entry for entry in entries if entry["kind"] in EXCHANGE_KINDS]
-    payloads = [*spans, *map(_PAYLOAD_OF, asked)]
     return (
-        fit([*map(_PAYLOAD_OF, closes)], _CLOSE)
-        and {(None, None)}.issuperset(map(_IDS_OF, closes))
-        and [entry["span_id"] for entry in entries].count(None) == len(closes)
-        and fit(spans, _SPAN)
-        and fit(payloads[len(spans) :], _EXCHANGE)
-        and fit([payload["status"] for payload in payloads], _STATUS)
-        and fit([event for payload in payloads for event in payload["events"]], _EVENT)
-        and not any(_part_faults(entry, room) for entry in asked)
+        all(fit(values, rules) for values, rules, _ in _shapes(entries))
+        and [*map(_SEQ_OF, entries)] == [*range(len(entries))]
+        and not any(True for entry in entries for _ in _other_faults(entry, room))
     )
 
 
@@ -233,35 +220,54 @@ def entry_fault(entry: Any, room: Room) -> Fault | None:
 
 
 def _entry_faults(entry: Any, room: Room) -> Iterator[Fault]:
-    yield from faults(entry, _ENTRY)
-    # A consumer stops at the first fault, so whatever runs from here on has the right keys and types.
-    payload, kind = entry["payload"], entry["kind"]
+    # A consumer stops at the first fault, so whatever runs after that of a shape has the right keys and types.
+    for values, rules, prefix in _shapes((entry,)):
+        for value in values:
+            yield from faults(value, rules, prefix=prefix)
+    yield from _other_faults(entry, room)
+
+
+def _shapes(entries: Sequence[Any]) -> Iterator[tuple[Sequence[Any], Rules, str]]:
+    """Parts of entries that have to have one shape, each time with its rules and its dotted name.
+
+    To be asked for the next ones only if those before have theirs.
+    """
+    yield entries, _ENTRY, ""
+    payloads: dict[str, list[Any]] = {"close": [], "span": [], "exchange": []}
+    for entry in entries:
+        payloads["exchange" if entry["kind"] in EXCHANGE_KINDS else entry["kind"]].append(entry["payload"])
+    yield payloads["close"], _CLOSE, "payload."
+    yield payloads["span"], _SPAN, "payload."
+    yield payloads["exchange"], _EXCHANGE, "payload."
+    spans = [*payloads["span"], *payloads["exchange"]]
+    yield [span["status"] for span in spans], _STATUS, "payload.status."
+    for span in spans:
+        for index, event in enumerate(span["events"]):
+            yield (event,), _EVENT, f"payload.events[{index}]."
+
+
+def _other_faults(entry: Mapping[str, Any], room: Room) -> Iterator[Fault]:
+    """What keys and types do not tell of an entry that has its shape."""
+    kind = entry["kind"]
     if kind == "close":
-        yield from faults(payload, _CLOSE, prefix="payload.")
         for key in ("span_id", "parent_span_id"):
             if entry[key] is not None:
                 yield Fault(key, "must be null in a close entry")
         return
     if entry["span_id"] is None:
         yield Fault("span_id", f"must be {_SPAN_ID.words}")
-    yield from faults(payload, _EXCHANGE if kind in EXCHANGE_KINDS else _SPAN, prefix="payload.")
-    yield from faults(payload["status"], _STATUS, prefix="payload.status.")
-    for index, event in enumerate(payload["events"]):
-        yield from faults(event, _EVENT, prefix=f"payload.events[{index}].")
-    if kind in EXCHANGE_KINDS:
+    if kind != "span":
         yield from _part_faults(entry, room)
 
 
-def _part_faults(entry: Mapping[str, Any], room: Room) -> list[Fault]:
+def _part_faults(entry: Mapping[str, Any], room: Room) -> Iterator[Fault]:
     """Of what is not built later."""
-    found = []
     for part in ("request", "response"):
         if type(entry["payload"][part]) is dict:
             try:
                 _as_exchanged(entry["kind"], part, entry["payload"][part], room)
             except _Departed as departed:
-                found.append(departed.fault)
-    return found
+                yield departed.fault
 
 
 class _Departed(Exception):
@@ -380,15 +386,19 @@ def read_span(entry: Mapping[str, Any], *, room: Room, refuse: Callable[[Fault],
     payload = entry["payload"]
     exchange = None
     if (kind := entry["kind"]) in EXCHANGE_KINDS:
+        rooms = [room]
 
         def built(part: str) -> Any:
             try:
                 value = payload[part].build() if type(payload[part]) is Deferred else payload[part]
             except ValueError:
                 raise refuse(Fault(f"payload.{part}", "cannot be read")) from None
+            # Two threads may build a response at once: it takes room once, but again where there was none.
+            taken_of = rooms.pop() if part == "response" and rooms else Room()
             try:
-                return _as_exchanged(kind, part, value, room)
+                return _as_exchanged(kind, part, value, taken_of)
             except _Departed as departed:
+                rooms[:] = [room]
                 raise refuse(departed.fault) from None
 
         there = {}

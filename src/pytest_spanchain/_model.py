@@ -87,7 +87,7 @@ def operation_of(kind: str, name: str) -> str:
     return name.partition(" ")[0] if kind == "model" or connects else name
 
 
-_PARTS = ("request", "response")
+_PARTS = frozenset({"request", "response"})
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,15 @@ class Exchange:
 
         def __getattr__(self, name: str) -> Any:
             # Reached for what is not there: two threads may both make a part, and both get the same whole one.
-            if name not in _PARTS or "_make" not in vars(self):
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            return vars(self).setdefault(name, self._make(name))
+            own = vars(self)
+            make = own.get("_make") if name in _PARTS else None
+            if make is not None:
+                own.setdefault(name, make(name))
+                if own.keys() >= _PARTS:
+                    own.pop("_make", None)  # what it makes them of is let go
+            if name in own:
+                return own[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __reduce__(self) -> tuple[type[Exchange], tuple[Any, ...]]:
         # A copy is whole: what makes parts later is of this process.

@@ -287,10 +287,10 @@ class Run:
 
     def _notes(self, judged: Judgement) -> Iterator[str]:
         yield from self.findings.notes()
-        if judged.deviations and self._calls.turns is not None and self._calls.turns.given_up:
+        if self._calls.ends.out_of_order and any(deviation.failing for deviation in judged.deviations):
             yield (
-                "calls that were recorded side by side did not end in their recorded order: one that was to be first"
-                " had not begun"
+                "calls that were recorded side by side did not end in their recorded order: one that was to end first"
+                " had not"
             )
         if judged.left_out:
             scopes = ", ".join(judged.left_out)

@@ -1,6 +1,6 @@
 """Exact shapes of plain data, and those of an exchange's request and response (told in words in ``_model``).
 
-A rule is asked of many values at once, which costs hardly more than one; of one only to tell who departs from it.
+A rule is asked of many values at once, which costs hardly more than one.
 
 Invariants:
 
@@ -45,53 +45,53 @@ class Rule:
 
     Args:
         words: what that is, for a message, after "must be".
-        kinds: types that it may be of; ``None``: any.
-        hold: whether values of these types, but for null, are that, all of them.
+        types: that it may be of; ``None``: any.
+        test: whether values of these types, but for null, are that, all of them.
     """
 
     words: str
-    kinds: frozenset[type] | None = None
-    hold: Callable[[Sequence[Any]], bool] | None = None
+    types: frozenset[type] | None = None
+    test: Callable[[Sequence[Any]], bool] | None = None
 
     def holds(self, values: Sequence[Any]) -> bool:
         """Whether some values are that, all of them."""
-        if self.kinds is None:
+        if self.types is None:
             return True
-        if not self.kinds.issuperset(map(type, values)):
+        if not self.types.issuperset(map(type, values)):
             return False
-        if self.hold is None:
+        if self.test is None:
             return True
-        return self.hold([one for one in values if one is not None] if NULL in self.kinds else values)
+        return self.test([one for one in values if one is not None] if NULL in self.types else values)
 
 
-def rule(words: str, kind: type, hold: Callable[[Sequence[Any]], bool] | None = None) -> Rule:
+def of_type(kind: type, words: str, test: Callable[[Sequence[Any]], bool] | None = None) -> Rule:
     """A rule for values of one type."""
-    return Rule(words, frozenset({kind}), hold)
+    return Rule(words, frozenset({kind}), test)
 
 
 def matching(pattern: str, words: str) -> Rule:
     """Text that a pattern matches as a whole."""
     matches = re.compile(pattern).fullmatch
-    return rule(words, str, lambda values: all(map(matches, values)))
+    return of_type(str, words, lambda values: all(map(matches, values)))
 
 
 def one_of(*words: str) -> Rule:
     """One of some words."""
-    return rule(f"one of {', '.join(words)}", str, frozenset(words).issuperset)
+    return of_type(str, f"one of {', '.join(words)}", frozenset(words).issuperset)
 
 
 def optional(rule: Rule) -> Rule:
     """Null, or what a rule says."""
-    assert rule.kinds is not None, "what may be anything may be null"
-    return Rule(f"null or {rule.words}", rule.kinds | {NULL}, rule.hold)
+    assert rule.types is not None, "what may be anything may be null"
+    return Rule(f"null or {rule.words}", rule.types | {NULL}, rule.test)
 
 
 ANY = Rule("anything")
-TEXT = rule("text", str)
-MAPPING = rule("a mapping", dict)
-LIST = rule("a list", list)
-INTEGER = rule("an integer", int)
-COUNT = rule("an integer from 0 up", int, lambda values: min(values, default=0) >= 0)
+TEXT = of_type(str, "text")
+MAPPING = of_type(dict, "a mapping")
+LIST = of_type(list, "a list")
+INTEGER = of_type(int, "an integer")
+COUNT = of_type(int, "an integer from 0 up", lambda values: min(values, default=0) >= 0)
 
 Rules = Mapping[str, Rule]
 
@@ -151,11 +151,11 @@ def _is_message(one: Any) -> bool:
     )
 
 
-_ARGUMENTS = rule("a list of texts", list, lambda values: all(map(TEXT.holds, values)))
-_TEXTS = rule("a mapping of texts", dict, lambda values: all(TEXT.holds([*value.values()]) for value in values))
-COUNTS = rule("a list of byte counts", list, lambda values: all(map(COUNT.holds, values)))
-_SENT = rule(
-    'a list of [item, "send" or "throw", value]', list, lambda values: all(all(map(_is_sent, one)) for one in values)
+_ARGUMENTS = of_type(list, "a list of texts", lambda values: all(map(TEXT.holds, values)))
+_TEXTS = of_type(dict, "a mapping of texts", lambda values: all(TEXT.holds([*value.values()]) for value in values))
+COUNTS = of_type(list, "a list of byte counts", lambda values: all(map(COUNT.holds, values)))
+_SENT = of_type(
+    list, 'a list of [item, "send" or "throw", value]', lambda values: all(all(map(_is_sent, one)) for one in values)
 )
 _STREAMED: Rules = {"chunks": COUNTS, "message": ANY}
 
@@ -180,9 +180,9 @@ _TOOL_EXTRA: Rules = {
 _ERROR: Rules = {"type": TEXT, "message": TEXT}
 
 
-_MESSAGES = rule(
-    'a list of messages: "method", "params" and, where it applies, "asks", "late" and "withdrawn"',
+_MESSAGES = of_type(
     list,
+    'a list of messages: "method", "params" and, where it applies, "asks", "late" and "withdrawn"',
     lambda values: all(all(map(_is_message, one)) for one in values),
 )
 _MCP_REQUEST: Rules = {"server": TEXT, "method": TEXT, "params": optional(MAPPING)}

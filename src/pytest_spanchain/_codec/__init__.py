@@ -70,7 +70,7 @@ def _parsed(spliced: Spliced, *, deferred: bool) -> Parsed | None:
         return None
     return Parsed(
         {"header": header, "entries": entries},
-        summary=_find_summary(spliced.opening),
+        summary=_usual_summary(spliced.opening) or _find_summary(spliced.opening),
         entry_lines=tuple(entry.line for entry in spliced.entries),
         texts=(spliced.header, *(entry.text for entry in spliced.entries)),
     )
@@ -107,11 +107,17 @@ def _read(data: bytes, path: str) -> Parsed:
     return Parsed(found.value, summary=_find_summary(text), entry_lines=found.entry_lines)
 
 
+def _usual_summary(opening: str) -> tuple[str, ...]:
+    """What ``_find_summary`` finds, sooner, where a file opens as we write it and with nothing else; else empty.
+
+    Of an opening only, whose lines end as ours do: in a whole file everything would be taken apart.
+    """
+    first, *lines = f"\n{opening}".removesuffix("\n").split(f"\n{_SUMMARY_LEAD}")
+    return tuple(lines) if not first and "\n" not in "".join(lines) else ()
+
+
 def _find_summary(text: str) -> tuple[str, ...] | None:
     """The summary among the comments before the first line of data; others, such as a licence, are let be."""
-    first, *lines = f"\n{text}".removesuffix("\n").split(f"\n{_SUMMARY_LEAD}")
-    if lines and not first and "\n" not in "".join(lines):  # nothing else stands there: the usual opening
-        return tuple(lines)
     found = []
     for match in _LINE.finditer(text):
         line = match.group().strip()

@@ -149,24 +149,26 @@ class Replay:
         self._over = False
         call.at_close = self.over
 
-    def serve_in_turn(self) -> Iterator[bytes]:
-        """The chunks that are left, in a thread: the last one when the call may end."""
-        while True:
-            if self._ends():
-                _wait.turn(self._call)
-            chunk = next(self.serve(), None)
-            if chunk is None:
-                return
-            yield chunk
+    def may_end(self) -> None:
+        """Wait in a thread until the call may end, if what comes next is the last chunk, or the end.
 
-    async def turn_async(self) -> None:
-        """Wait in a task before the last chunk, until the call may end."""
-        if self._ends():
-            await _wait.turn_async(self._call)
+        To be asked before the head and before each chunk: many a reader goes on from the last chunk without asking for
+        the end, and of an answer that comes in one piece, from its status. Who reads events acts on each; so only the
+        end of those waits.
+        """
+        if self._nears_its_end():
+            _wait.may_end(self._call)
 
-    def _ends(self) -> bool:
-        # Many a reader goes on from the last chunk without asking for the end.
-        return self._given >= len(self._chunks) - 1
+    async def may_end_async(self) -> None:
+        """The same in a task."""
+        if self._nears_its_end():
+            await _wait.may_end_async(self._call, self.over)
+
+    def _nears_its_end(self) -> bool:
+        if self._recorded["end"] in _STOPPED:  # all of it had come before
+            return False
+        events = self._recorded["headers"].get("content-type", "").startswith("text/event-stream")
+        return self._given >= len(self._chunks) - (not events)
 
     def serve(self) -> Iterator[bytes]:
         """The chunks that are left."""

@@ -168,8 +168,8 @@ class _Replay:
 
     def __init__(self, spec: ToolSpec, call: Call) -> None:
         self.served = serve(spec, call)
-        self._call = call
         self._spec = spec
+        self._call = call
         self._given = 0
         self._over = False
         if self.served.items is not None or self.served.returned:
@@ -194,17 +194,18 @@ class _Replay:
                 f"after item {self._given - 1} the generator was sent something else than when it was recorded"
             )
 
-    def turn(self) -> None:
-        """Wait in a thread until it may end; see ``_wait.turn``."""
-        _wait.turn(self._call)
+    def may_end(self) -> None:
+        """Wait in a thread until it may end, if what comes next is the last item, or the end; see ``_wait.may_end``."""
+        if self._nears_its_end():
+            _wait.may_end(self._call)
 
-    async def turn_async(self) -> None:
+    async def may_end_async(self) -> None:
         """The same in a task."""
-        try:
-            await _wait.turn_async(self._call)
-        except BaseException:
-            self.stop()
-            raise
+        if self._nears_its_end():
+            await _wait.may_end_async(self._call, self.stop)
+
+    def _nears_its_end(self) -> bool:
+        return self.served.end != "closed" and self._given >= len(self.served.items or ()) - 1
 
     def stop(self) -> None:
         """The agent goes no further."""
@@ -237,7 +238,7 @@ class _Replay:
 
 def _replay_plain(replay: _Replay) -> Any:
     __tracebackhide__ = True
-    replay.turn()
+    replay.may_end()
     return replay.end()
 
 
@@ -246,12 +247,13 @@ async def _replay_awaitable(replay: _Replay) -> Any:
     if replay.served.end == "closed":
         # What stopped it was the agent's own timeout or a failing sibling, and will stop it again.
         await _wait.hold(replay.stop)
-    await replay.turn_async()
+    await replay.may_end_async()
     return replay.end()
 
 
 def _replay_generator(replay: _Replay) -> Generator[Any, Any, Any]:
     __tracebackhide__ = True
+    replay.may_end()
     for item in replay.items():
         try:
             sent = yield item
@@ -262,12 +264,13 @@ def _replay_generator(replay: _Replay) -> Generator[Any, Any, Any]:
             raise
         else:
             replay.took("send", sent)
-    replay.turn()
+        replay.may_end()
     return replay.end()
 
 
 async def _replay_async_generator(replay: _Replay) -> AsyncGenerator[Any, Any]:
     __tracebackhide__ = True
+    await replay.may_end_async()
     for item in replay.items():
         try:
             sent = yield item
@@ -278,9 +281,9 @@ async def _replay_async_generator(replay: _Replay) -> AsyncGenerator[Any, Any]:
             raise
         else:
             replay.took("send", sent)
+        await replay.may_end_async()
     if replay.served.waits:
         await _wait.hold(replay.stop)
-    await replay.turn_async()
     replay.end()
 
 

@@ -1,14 +1,18 @@
-"""How replay waits: not at all between attempts, and within one bound for what never came when this was recorded."""
+"""How replay waits: not at all between attempts, within one bound for what never came when this was recorded, and
+until a call may end (``_ends``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import types
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from .._ends import End
 from .._run import OWNERSHIP, Call
 
 HOLD_SECONDS = 60.0
@@ -16,7 +20,8 @@ HOLD_SECONDS = 60.0
 
 _TICK = 0.01
 _STEPS = 100
-_APART = 10
+_BETWEEN = 10
+"""Rounds of an event loop between the ends of two calls."""
 
 
 def skips() -> bool:
@@ -42,12 +47,16 @@ def until(over: Callable[[], bool], *, seconds: float | None = None, tick: float
 
 
 @contextmanager
-def bounded(ring: Callable[[], object]) -> Iterator[None]:
+def bounded(ring: Callable[[], object], *, seconds: float | None = None) -> Iterator[None]:
     """Call ``ring``, from another thread, if the block takes too long by a clock that no test stops.
 
     Event loops, and waits for conditions, ask ``time.monotonic``: where that stands still, they time out never.
+
+    Args:
+        ring: called then.
+        seconds: that are not too long, by default ``HOLD_SECONDS``.
     """
-    timer = threading.Timer(HOLD_SECONDS, ring)
+    timer = threading.Timer(HOLD_SECONDS if seconds is None else seconds, ring)
     timer.daemon = True
     timer.start()
     try:
@@ -56,38 +65,70 @@ def bounded(ring: Callable[[], object]) -> Iterator[None]:
         timer.cancel()
 
 
-def turn(call: Call) -> None:
-    """Wait in a thread until a served call may end: those that had ended before it have.
+def may_end(call: Call) -> None:
+    """Wait in a thread until a served call may end: those that had ended before it have (``_ends``).
 
     A thread that runs an event loop goes on at once, as those others may be tasks of that loop.
     """
-    if call.turn is None or _runs_a_loop():
+    if call.end is None or _runs_a_loop():
         return
     bell = threading.Event()
-    if call.turn.waits(bell.set):
-        bell.wait()
-    if rest := call.turn.rest():
-        threading.Event().wait(rest)
+    with _waiting(call.end):
+        if call.end.wait(bell.set):
+            bell.wait()
+        if rest := call.end.rest(in_a_loop=False):
+            threading.Event().wait(rest)
 
 
-async def turn_async(call: Call) -> None:
-    """The same in a task."""
-    if call.turn is None:
+async def may_end_async(call: Call, give_up: Callable[[], object]) -> None:
+    """The same in a task.
+
+    Args:
+        call: that is served.
+        give_up: called when something ends the wait.
+    """
+    if call.end is None:
         return
-    event = _event()
-    if call.turn.waits(_soon(event.set)):
-        await event.wait()
-    if call.turn.ahead:
-        for _ in range(_APART):  # who waits for several tasks at once is told of each by itself
-            await step()
-    if rest := call.turn.rest():
-        await _pause(rest)
+    if not _runs_a_loop():  # a coroutine that somebody drives by hand
+        may_end(call)
+        return
+    event = _events().Event()
+    try:
+        with _waiting(call.end):
+            if call.end.wait(_soon(event.set)):
+                await event.wait()
+            if call.end.ahead():
+                for _ in range(_BETWEEN):  # who waits for several tasks at once is told of each by itself
+                    await _round()
+            if rest := call.end.rest(in_a_loop=True):
+                await rung(lambda ring: None, seconds=rest)
+    except BaseException:
+        give_up()
+        raise
+
+
+@contextmanager
+def _waiting(end: End) -> Iterator[None]:
+    end.waiting = True
+    try:
+        yield
+    finally:
+        end.waiting = False
+
+
+@types.coroutine
+def _once() -> Generator[None, None, None]:
+    yield
+
+
+async def _round() -> None:
+    """Let others have their turn, whatever a test has put in place of ``asyncio.sleep``."""
+    await (trio.lowlevel.checkpoint() if (trio := _trio()) else _once())
 
 
 async def sleep(seconds: float) -> None:
     """Sleep in the event loop that runs, asyncio's or trio's."""
-    trio = sys.modules.get("trio")
-    await (trio.sleep if trio is not None and trio.lowlevel.in_trio_run() else asyncio.sleep)(seconds)
+    await _events().sleep(seconds)
 
 
 async def hold(give_up: Callable[[], object]) -> None:
@@ -103,13 +144,14 @@ async def hold(give_up: Callable[[], object]) -> None:
         raise
 
 
-async def rung(hang: Callable[[Callable[[], object]], object]) -> bool:
+async def rung(hang: Callable[[Callable[[], object]], object], *, seconds: float | None = None) -> bool:
     """Wait until somebody rings, within the one bound, and tell whether somebody has.
 
     Args:
         hang: puts the bell where it will be rung, in the event loop that runs.
+        seconds: the bound, by default ``HOLD_SECONDS``.
     """
-    event = _event()
+    event = _events().Event()
     late = False
 
     def give_up() -> None:
@@ -118,7 +160,7 @@ async def rung(hang: Callable[[Callable[[], object]], object]) -> bool:
         event.set()
 
     hang(event.set)
-    with bounded(_soon(give_up)):
+    with bounded(_soon(give_up), seconds=seconds):
         await event.wait()
     return not late
 
@@ -162,21 +204,25 @@ async def in_time(go: Callable[[], Awaitable[object]], beside: Sequence[Callable
     return not scope.cancelled_caught
 
 
-def _event() -> Any:
+def _trio() -> Any:
+    """Trio, where it runs the calling task; else ``None``."""
     trio = sys.modules.get("trio")
-    return (trio if trio is not None and trio.lowlevel.in_trio_run() else asyncio).Event()
+    return trio if trio is not None and trio.lowlevel.in_trio_run() else None
+
+
+def _events() -> Any:
+    """What has events for the event loop that runs."""
+    return _trio() or asyncio
 
 
 def _runs_a_loop() -> bool:
-    trio = sys.modules.get("trio")
     # As asyncio tells it of the thread, and not of what is on its stack: greenlets have a stack of their own.
-    return asyncio._get_running_loop() is not None or (trio is not None and trio.lowlevel.in_trio_run())
+    return asyncio._get_running_loop() is not None or _trio() is not None
 
 
 def _soon(ring: Callable[[], object]) -> Callable[[], None]:
     """Does something in the event loop that runs, asked by whichever thread."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
+    if trio := _trio():
         token = trio.lowlevel.current_trio_token()
         return lambda: _rung(token.run_sync_soon, ring)
     loop = asyncio.get_running_loop()
@@ -196,14 +242,6 @@ async def done(future: asyncio.Future[None]) -> bool:
     with bounded(_soon(ring)):
         await future
     return not late
-
-
-async def _pause(seconds: float) -> None:
-    event = _event()
-    timer = threading.Timer(seconds, _soon(event.set))
-    timer.daemon = True
-    timer.start()
-    await event.wait()
 
 
 def _rung(soon: Callable[[Callable[[], object]], object], ring: Callable[[], object]) -> None:

@@ -174,10 +174,8 @@ async def replay(call: Call, answer: Answer) -> None:
     headers = [(name, value) for name, value in recorded["headers"].items() if answer.head or name != "content-length"]
     try:
         await answer.begin(recorded["status"], headers)
-        await served.turn_async()
         for chunk in served.serve():
             await answer.chunk(chunk)
-            await served.turn_async()
         if served.waits():
             await asyncio.sleep(_wait.HOLD_SECONDS)
         served.end()

@@ -20,7 +20,7 @@ from ._memory import (
     scalar,
     up_to_hole,
 )
-from ._texts import lines_from, lines_like, text_of
+from ._texts import end_of_lines, lines_like, text_of
 
 Mark: TypeAlias = tuple[str, int]
 """A key of ``_leads.APART``, and which of what was put out ends with it."""
@@ -58,7 +58,8 @@ class Blocks:
 
     def _block(self, column: int) -> None:
         """A block whose first line stands in a column, up to a line that stands before it."""
-        text, out, known, margin = self._text, self._out, memory.values.get, " " * column
+        text, out, margin = self._text, self._out, " " * column
+        known, aliased = memory.values.get, self._anchors.get
         at, state = self._at, memory.state((Block(column),))
         marks: list[Mark] = []
         while True:
@@ -84,8 +85,11 @@ class Blocks:
                 value = known(rest)
                 if value is not None:
                     out.append((value[0], value[1], depth + value[2]) if value[2] else value)
-                elif is_verbatim(rest):  # not kept: a number or an id seldom comes again, and is soon told
+                elif is_verbatim(rest):  # not kept: most of these never come again, and they are soon told
                     out.append((rest, 1, 0))
+                elif (value := aliased(rest[1:])) and rest[0] == "*" and state.blocks[-1].key is not None:
+                    self._expand(len(value[0]))
+                    out.append((value[0], value[1], depth + value[2]))
                 else:
                     self._at = at
                     self._value(rest, inner, depth, state)
@@ -147,8 +151,7 @@ class Blocks:
 
     def _is_alone(self, column: int) -> bool:
         """Whether the key in the line before stands alone in the mapping of its column."""
-        deeper = lines_from(column + 1).match(self._text, self._at)
-        return not self._text.startswith(" " * column, self._at if deeper is None else deeper.end())
+        return not self._text.startswith(" " * column, end_of_lines(self._text, self._at, column + 1))
 
     def _behind(self, rest: str | None, column: int, depth: int) -> None:
         """A value, or a block if nothing of one stands on the line."""
@@ -175,11 +178,8 @@ class Blocks:
         elif first == "&":
             self._anchored(rest, column, depth)
         else:
-            below = lines_from(column).match(self._text, self._at)
-            if below is None:
-                raise Doubt
-            self._at = below.end()
-            self._out.append((text_of(rest, below[0], column), 1, 0))
+            text, self._at = text_of(rest, self._text, self._at, column)
+            self._out.append((text, 1, 0))
 
     def _aliases(self, name: str, depth: int, state: State) -> None:
         """An alias, and where it is an item of a list, those that follow as its next items."""

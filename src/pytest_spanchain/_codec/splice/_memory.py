@@ -76,7 +76,7 @@ class Hole(NamedTuple):
     Args:
         column: of the lines that belong to it.
         depth: of the collection that holds it.
-        key: before it, if that is one of ``APART`` in its place; else empty.
+        key: before it, if that is one of ``_leads.APART`` in its place; else empty.
     """
 
     column: int

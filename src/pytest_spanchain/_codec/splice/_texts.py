@@ -12,25 +12,29 @@ _LITERALS = {f"|{explicit}{end}": (bool(explicit), end) for explicit in ("", "2"
 """Whether they begin with a blank or a line end, and what is said of the line ends behind them."""
 
 
-def text_of(lead: str, below: str, column: int) -> str:
-    """Canonical text of a text.
+def text_of(lead: str, text: str, at: int, column: int) -> tuple[str, int]:
+    """Canonical text of a text, and where it ends.
 
     Args:
         lead: what of it stands on the line of its key or dash.
-        below: the lines below that, whole.
+        text: of the file.
+        at: where the lines below that begin.
         column: in which those start.
 
     Raises:
         Doubt: the writer does not write it so.
     """
-    return _literal(lead, below, column) if lead[0] == "|" else _quoted(lead, below, column)
+    if lead[0] != '"' and lead not in _LITERALS:
+        raise Doubt
+    end = end_of_lines(text, at, column)
+    if end == at:
+        raise Doubt
+    below = text[at:end]
+    return (_quoted if lead[0] == '"' else _literal)(lead, below, column), end
 
 
 def _literal(lead: str, below: str, column: int) -> str:
-    shape = _LITERALS.get(lead)
-    if shape is None:
-        raise Doubt
-    explicit, end = shape
+    explicit, end = _LITERALS[lead]
     text = f"\n{below[:-1]}".replace("\n" + " " * column, "\n")[1:]
     # Blanks before a line end are for quotes: the writer puts none here.
     if not text or " \n" in text or "\t\n" in text or text[-1] in " \t":
@@ -43,8 +47,6 @@ def _literal(lead: str, below: str, column: int) -> str:
 
 
 def _quoted(lead: str, below: str, column: int) -> str:
-    if lead[0] != '"':
-        raise Doubt
     text = f"{lead[1:]}\n{below[:-1]}"
     first, *others = parts = text.split("\\\n" + " " * column)
     # A quote that is not the last one is no JSON; a line end that is none of these is none.
@@ -56,10 +58,25 @@ def _quoted(lead: str, below: str, column: int) -> str:
     return unescaped('"' + first + "".join([part[part.startswith("\\ ") :] for part in others]))
 
 
+def end_of_lines(text: str, at: int, column: int) -> int:
+    """Where lines end that begin in a column or behind it, and empty ones; ``at`` if there is none.
+
+    Args:
+        text: of whole lines.
+        at: where the first one begins.
+        column: of theirs.
+    """
+    if not (text.startswith("\n", at) or text.startswith(" " * column, at)):
+        return at
+    found = _before_others(column).search(text, at)
+    assert found is not None, "the last line has an end, and nothing behind it"
+    return found.end()
+
+
 @functools.cache
-def lines_from(column: int) -> re.Pattern[str]:
-    """Lines that begin in a column or behind it, and empty ones; one at least."""
-    return re.compile(rf"(?: {{{column}}}[^\n]*\n|\n)+")
+def _before_others(column: int) -> re.Pattern[str]:
+    # A pattern of the lines themselves would keep something of each.
+    return re.compile(rf"\n(?!\n| {{{column}}})")
 
 
 @functools.cache

@@ -181,9 +181,11 @@ class _Wire(io.RawIOBase):
         assert recorded is not None
         chunks = _body.chunks_of(recorded["body"])
         frame = _wire.frame_of(recorded, method=method, chunks=chunks)
+        replay.may_end()
         yield frame.head(recorded["status"], recorded["headers"])
-        for number, chunk in enumerate(replay.serve_in_turn()):
+        for number, chunk in enumerate(replay.serve()):
             yield frame.piece(number, chunk)
+            replay.may_end()
         if begun := frame.begun(len(chunks)):
             yield begun
         try:
@@ -220,7 +222,7 @@ def raise_recorded(call: Call, *, library: Any = None) -> NoReturn:
     if recorded is UNANSWERED:
         _hold()  # a thread that still waited when the recording ended
     else:
-        _wait.turn(call)
+        _wait.may_end(call)
         call.finish(recorded)
     if recorded["error"] is None:
         raise call.drift("the agent waits for an answer, which it had not waited for when this was recorded")

@@ -94,7 +94,9 @@ class _Edge:
 
         class ReplayedStream(_http.Replay, lib.SyncByteStream):  # type: ignore[misc, name-defined]
             def __iter__(self) -> Iterator[bytes]:
-                yield from self.serve_in_turn()
+                for chunk in self.serve():
+                    yield chunk
+                    self.may_end()
                 self.end()
 
             def close(self) -> None:
@@ -102,12 +104,11 @@ class _Edge:
 
         class AsyncReplayedStream(_http.Replay, lib.AsyncByteStream):  # type: ignore[misc, name-defined]
             async def __aiter__(self) -> AsyncIterator[bytes]:
-                await self.turn_async()
                 for chunk in self.serve():
                     yield chunk
                     # A real stream lets other tasks run between chunks; so does its replay.
                     await _wait.sleep(0)
-                    await self.turn_async()
+                    await self.may_end_async()
                 if self.waits():
                     await _wait.hold(self.over)
                 self.end()
@@ -125,8 +126,10 @@ class _Edge:
             return call
         if call.recorded is not None:
             if call.recorded["status"] is None:
-                _wait.turn(call)
-            return self._replay(call, request, self._streams[1])
+                _wait.may_end(call)
+            replayed = self._replay(call, request, self._streams[1])
+            replayed.stream.may_end()
+            return replayed
         try:
             with call.active():
                 live = go()
@@ -144,8 +147,10 @@ class _Edge:
             if call.recorded["status"] is None:
                 if call.recorded["error"] is None:
                     await _wait.hold(functools.partial(call.finish, call.recorded))
-                await _wait.turn_async(call)
-            return self._replay(call, request, self._async_streams[1])
+                await _wait.may_end_async(call, functools.partial(call.finish, call.recorded))
+            replayed = self._replay(call, request, self._async_streams[1])
+            await replayed.stream.may_end_async()
+            return replayed
         try:
             with call.active():
                 live = await go()

@@ -177,12 +177,13 @@ class _Hop:
         if recorded["status"] is None:
             if recorded["error"] is None:
                 await _wait.hold(functools.partial(call.finish, recorded))
-            await _wait.turn_async(call)
+            await _wait.may_end_async(call, functools.partial(call.finish, recorded))
             call.finish(recorded)
             raise self._edge.error(recorded["error"], request)
         source = _answers.Replayed(call, lambda error: self._edge.error(error, request))
         headers = [(name.title(), value) for name, value in recorded["headers"].items()]
         reader = self._edge.reader(source, self._limit)
+        await source.may_end_async()
         source.ends_early(reader)
         status = recorded["status"]
         wire = _answers.Wire(self._edge.lib, status, _answers.phrase(status), headers, reader)

@@ -225,7 +225,7 @@ class _Replayed:
 
     async def _next(self) -> Any:
         while not self.done():
-            await self._playback.turn_async()
+            await self._playback.may_end_async()
             if self.done():  # the agent has given it up meanwhile
                 break
             step = self._playback.step()

@@ -218,7 +218,7 @@ class Asked:
                 f"the agent has waited {_wait.HOLD_SECONDS:g} s for an answer of {self._server.name(self.run)},"
                 " for which it did not wait when this was recorded"
             )
-        await _wait.turn_async(self._call)
+        await _wait.may_end_async(self._call, self.served)
         self.served()
         late = [message for message in recorded["arrived"] if "late" in message]
         if late and group is not None:
