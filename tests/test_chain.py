@@ -266,6 +266,9 @@ def test_what_is_built_later_is_the_same() -> None:
     now, later = (_chain.verify(_codec.loads(data, deferred=deferred)) for deferred in (False, True))
     assert later.tree == now.tree
     assert pickle.loads(pickle.dumps(later)) == now
+    assert not any(
+        "_make" in vars(span.exchange) for span in later.tree if span.exchange
+    )  # with the text it is made of
     with pytest.raises(AttributeError, match="no attribute 'answer'"):
         _ = later.tree.spans[1].exchange.answer  # type: ignore[union-attr]
 

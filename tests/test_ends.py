@@ -245,6 +245,24 @@ def test_an_agent_that_asks_for_less_is_red_and_does_not_hang(server: ModelServe
     assert any("did not end in their recorded order" in note for note in outcome.verdict.notes)
 
 
+def test_a_changed_input_after_parallel_calls_says_what_may_be_the_cause(server: ModelServer, tmp_path: Path) -> None:
+    agent = Agent(server.url)
+    record(tmp_path / "c.yaml", agent.tasks)
+
+    async def sorts() -> None:
+        async with httpx2.AsyncClient(verify=False) as client:
+
+            async def one(prompt: str) -> int:
+                return len((await client.post(agent.url, json=agent.body(prompt))).text)
+
+            heard = await asyncio.gather(*map(one, FIVE))
+            await one(" ".join(f"{prompt}: {count}" for prompt, count in zip(FIVE, heard, strict=True)))
+
+    outcome = run(tmp_path / "c.yaml", sorts)
+    assert [cause.kind for cause in outcome.causes] == ["input_changed"]
+    assert any("let the agent put results in the order of its questions" in note for note in outcome.verdict.notes)
+
+
 def test_an_agent_that_asks_for_more_is_red_and_does_not_hang(server: ModelServer, tmp_path: Path) -> None:
     agent = Agent(server.url)
     record(tmp_path / "c.yaml", agent.tasks)

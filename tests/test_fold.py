@@ -175,6 +175,15 @@ def test_many_small_streams_do_not_stand_for_gigabytes(deferred: bool, monkeypat
         verify(_codec.loads(data, deferred=deferred)).build()
 
 
+def test_two_threads_that_build_one_stream_take_its_room_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_ledger, "MAX_UNFOLDED", sum(streamed()["entries"][0]["payload"]["response"]["body"]["chunks"]))
+    (span,) = verify(_codec.loads(_codec.dumps(streamed()), deferred=True)).tree
+    make = vars(span.exchange)["_make"]
+    assert make("response") == make("response")  # as each of them does
+    assert span.exchange is not None
+    assert make("response") == span.exchange.response
+
+
 def streamed(**body: Any) -> dict[str, Any]:
     """A sealed document with a streamed answer; what is given stands in its body."""
     text = "".join(openai(number, word) for number, word in enumerate(WORDS))

@@ -110,9 +110,18 @@ def test_a_misspelt_mode_on_the_command_line_names_the_nearest(project: Project,
 
 def test_unmarked_tests_never_meet_us(project: Project) -> None:
     project.write("def test_plain(request): assert 'spanchain' not in ' '.join(request.fixturenames)")
-    result = project.run("--record-mode=once")
+    result = project.run()
     assert result.outcomes == {"passed": 1}
-    assert result.counts == {}
+    assert "spanchain:" not in result.out
+
+
+@pytest.mark.parametrize("mode", ["once", "all"])
+def test_who_wants_to_record_and_has_marked_nothing_is_told(project: Project, mode: str) -> None:
+    project.write("def test_plain(): ...")
+    said = f"spanchain: record mode '{mode}', but no test with @pytest.mark.cassette ran: nothing was recorded"
+    assert said in project.run(f"--record-mode={mode}").out
+    assert said not in project.run(f"--record-mode={mode}", "--collect-only").out
+    assert "spanchain:" not in project.run("--record-mode=none").out
 
 
 def test_wrong_settings_of_the_fixture_are_one_clean_error(project: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,20 @@ def test_what_others_said_changes_nothing() -> None:
     memory.clear()
     for _ in range(2):
         assert [splice(data) for data in texts] == alone
+
+
+def test_a_text_of_many_lines_takes_room_for_its_own_text_only() -> None:
+    """Nothing is kept of each line, and nothing at all is read of a text that the writer does not write."""
+    head, _, tail = _codec.dumps(builders.document_holding(None)).decode().partition("    attributes: {}\n")
+    lines = "\n" * 2**21
+    for lead, most in (("|2-", 24 * 2**20), ("|9-", 12 * 2**20)):
+        data = f"{head}    attributes:\n      a: {lead}\n{lines}        x\n{tail}".encode()
+        tracemalloc.start()
+        try:
+            splice(data)
+            assert tracemalloc.get_traced_memory()[1] < most
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

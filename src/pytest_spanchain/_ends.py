@@ -87,6 +87,8 @@ class Ends:
     def __init__(self, tree: SpanTree) -> None:
         self.out_of_order = False
         """Whether the recorded order could not be repeated."""
+        self.ordered = False
+        """Whether calls had an order to keep."""
         self._lock = threading.RLock()
         self._tree = tree
         self._crowds = _crowds(tree)
@@ -135,6 +137,7 @@ class Ends:
             span_id: of the recorded call.
             ring: called by any thread, once.
         """
+        self.ordered = True
         with self._lock:
             self._bells[span_id] = ring  # first: what the collector ends meanwhile rings it
             if not self._waits(span_id):
@@ -231,7 +234,6 @@ class Ends:
         if long:
             self._in_flight.clear()
         return self._rung(self._bells.keys())
-
 
     def _was_left(self, span_id: str) -> bool:
         """Whether the reader of a call's answer went away, which the collector may tell of at any time."""

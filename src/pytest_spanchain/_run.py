@@ -20,7 +20,7 @@ from ._calls import Crossing as Crossing
 from ._capture import Capture
 from ._findings import Findings
 from ._judge import DeviationHook, Judge, Judgement
-from ._model import UNASKED, Attempt, Deviation, SpanTree
+from ._model import UNASKED, Attempt, Deviation, DeviationKind, SpanTree
 from ._normalise import Normaliser, RequestHook
 from ._ownership import Ownership
 from ._plan import Plan
@@ -287,10 +287,16 @@ class Run:
 
     def _notes(self, judged: Judgement) -> Iterator[str]:
         yield from self.findings.notes()
-        if self._calls.ends.out_of_order and any(deviation.failing for deviation in judged.deviations):
+        changed = {deviation.kind for deviation in judged.deviations if deviation.failing}
+        if changed and self._calls.ends.out_of_order:
             yield (
                 "calls that were recorded side by side did not end in their recorded order: one that was to end first"
                 " had not"
+            )
+        elif DeviationKind.INPUT_CHANGED in changed and self._calls.ends.ordered:
+            yield (
+                "calls ran side by side: if what changed goes by which of them ended first, let the agent put results"
+                " in the order of its questions"
             )
         if judged.left_out:
             scopes = ", ".join(judged.left_out)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _session
 from ._items import MARKER
+from ._options import DEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,11 +72,20 @@ class SessionLine:
         for counts in self._session.take(over=True):
             self._add(counts)
         if not (any(self._counts.values()) or self._remarks):
+            for line in self._forgotten():
+                terminalreporter.write_line(line)
             return
         for line in (*self._changes, *self._rivals(), *self._once()):
             terminalreporter.write_line(line)
         counted = ", ".join(f"{count} {name}" for name, count in self._counts.items())
         terminalreporter.write_line(f"spanchain: {counted}")
+
+    def _forgotten(self) -> list[str]:
+        """Somebody wanted to record, and what went out went unseen."""
+        mode = self._config.getoption(DEST, None)
+        if mode in (None, "none") or self._config.getoption("collectonly", False):
+            return []
+        return [f"spanchain: record mode {mode!r}, but no test with @pytest.mark.{MARKER} ran: nothing was recorded"]
 
     def _once(self) -> list[str]:
         """What the reader should know of tests that passed, and of what happened beside them, each thing once."""

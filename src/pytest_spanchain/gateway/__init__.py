@@ -95,7 +95,8 @@ class Gateway:
         # Where the cassette stands for what starts the child, there is none.
         if fails and not self._app.reached and not self._run.capture.spared(("process", "tool", "agent")):
             self._run.note_error(
-                "the gateway was opened and nothing came through it: was the child given env=gateway.env?"
+                "the gateway was opened and nothing came through it: was the child given env=gateway.env, or did it"
+                " end before its first request?"
             )
         assert server.strand is not None
         self._family.join(server.strand)
