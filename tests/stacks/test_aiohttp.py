@@ -42,6 +42,7 @@ STACK = Stack(
         " of its headers are written Like-This.",
         "In replay the trace signals of connections, of DNS and of what was sent are silent, and an upload_tracker"
         " sees nothing.",
+        "Streams of events that were read side by side end in replay as they are read, not as they had ended.",
         "In replay iter_chunks() takes each chunk for a whole HTTP chunk.",
     ),
 )

@@ -44,6 +44,7 @@ STACK = Stack(
         " began",
         "in the mode new_episodes, a stream of requests is matched by its method alone",
         "a channel is always ready in replay, whatever it was when it was recorded",
+        "blocking calls that were made side by side end in replay as they are made, not as they had ended",
         "calls of grpc.aio are recorded without their host by releases whose channels do not tell it (1.66, for one)",
     ),
 )
