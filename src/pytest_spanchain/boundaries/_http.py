@@ -145,6 +145,8 @@ class Replay:
         self._recorded = call.recorded
         self._error_of = error_of
         self._chunks = _body.chunks_of(self._recorded["body"])
+        self._acts_on_each = "chunks" in (self._recorded["body"] or ())
+        """Whether the reader goes by each chunk, as of events."""
         self._given = 0
         self._over = False
         call.at_close = self.over
@@ -167,8 +169,7 @@ class Replay:
     def _nears_its_end(self) -> bool:
         if self._recorded["end"] in _STOPPED:  # all of it had come before
             return False
-        events = self._recorded["headers"].get("content-type", "").startswith("text/event-stream")
-        return self._given >= len(self._chunks) - (not events)
+        return self._given >= len(self._chunks) - (not self._acts_on_each)
 
     def serve(self) -> Iterator[bytes]:
         """The chunks that are left."""

@@ -184,6 +184,7 @@ class Playback(_http.Replay):
 
     def __init__(self, call: Call, crossing: Crossing) -> None:
         super().__init__(call, lambda error: RuntimeError("a status is no exception here"))
+        self._acts_on_each = False  # of most calls the one answer is all, and its end comes with it
         assert call.span.graft is not None
         self._golden = call.span.graft[1].attributes
         self._crossing = crossing
