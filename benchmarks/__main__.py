@@ -70,7 +70,7 @@ def _figure(value: float | None) -> str:
 
 
 def quoted(found: Sequence[Row]) -> list[Row]:
-    """The rows that README quotes, of one size and the seed that was tuned on: all aims, and what a file takes to load."""
+    """The rows that README quotes, of one size and the seed that was tuned on: aims, and what a file takes to load."""
     others = (", 10", ", 1,000", "(unused seed)")
     loads = ("load and verify", "cassetter")
     wanted = [one for one in found if one.target is not None or (one.what, one.against) == loads]
