@@ -99,7 +99,7 @@ async def may_end_async(call: Call, give_up: Callable[[], object]) -> None:
                 await event.wait()
             if call.end.ahead():
                 for _ in range(_BETWEEN):  # who waits for several tasks at once is told of each by itself
-                    await _round()
+                    await step()
             if rest := call.end.rest(in_a_loop=True):
                 await rung(lambda ring: None, seconds=rest)
     except BaseException:
@@ -114,21 +114,6 @@ def _waiting(end: End) -> Iterator[None]:
         yield
     finally:
         end.waiting = False
-
-
-@types.coroutine
-def _once() -> Generator[None, None, None]:
-    yield
-
-
-async def _round() -> None:
-    """Let others have their turn, whatever a test has put in place of ``asyncio.sleep``."""
-    await (trio.lowlevel.checkpoint() if (trio := _trio()) else _once())
-
-
-async def sleep(seconds: float) -> None:
-    """Sleep in the event loop that runs, asyncio's or trio's."""
-    await _events().sleep(seconds)
 
 
 async def hold(give_up: Callable[[], object]) -> None:
@@ -166,8 +151,13 @@ async def rung(hang: Callable[[Callable[[], object]], object], *, seconds: float
 
 
 async def step() -> None:
-    """Let others have their turn in the event loop that runs."""
-    await sleep(0)
+    """Let others have their turn in the event loop that runs, whatever a test has put in place of ``asyncio.sleep``."""
+    await (trio.lowlevel.checkpoint() if (trio := _trio()) else _once())
+
+
+@types.coroutine
+def _once() -> Generator[None, None, None]:
+    yield
 
 
 async def in_time(go: Callable[[], Awaitable[object]], beside: Sequence[Callable[[], Awaitable[object]]] = ()) -> bool:

@@ -58,8 +58,7 @@ class Blocks:
 
     def _block(self, column: int) -> None:
         """A block whose first line stands in a column, up to a line that stands before it."""
-        text, out, margin = self._text, self._out, " " * column
-        known, aliased = memory.values.get, self._anchors.get
+        text, out, known, margin = self._text, self._out, memory.values.get, " " * column
         at, state = self._at, memory.state((Block(column),))
         marks: list[Mark] = []
         while True:
@@ -87,9 +86,6 @@ class Blocks:
                     out.append((value[0], value[1], depth + value[2]) if value[2] else value)
                 elif is_verbatim(rest):  # not kept: most of these never come again, and they are soon told
                     out.append((rest, 1, 0))
-                elif (value := aliased(rest[1:])) and rest[0] == "*" and state.blocks[-1].key is not None:
-                    self._expand(len(value[0]))
-                    out.append((value[0], value[1], depth + value[2]))
                 else:
                     self._at = at
                     self._value(rest, inner, depth, state)

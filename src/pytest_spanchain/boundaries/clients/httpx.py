@@ -107,7 +107,7 @@ class _Edge:
                 for chunk in self.serve():
                     yield chunk
                     # A real stream lets other tasks run between chunks; so does its replay.
-                    await _wait.sleep(0)
+                    await _wait.step()
                     await self.may_end_async()
                 if self.waits():
                     await _wait.hold(self.over)
@@ -145,9 +145,10 @@ class _Edge:
             return call
         if call.recorded is not None:
             if call.recorded["status"] is None:
+                give_up = functools.partial(call.finish, call.recorded)
                 if call.recorded["error"] is None:
-                    await _wait.hold(functools.partial(call.finish, call.recorded))
-                await _wait.may_end_async(call, functools.partial(call.finish, call.recorded))
+                    await _wait.hold(give_up)
+                await _wait.may_end_async(call, give_up)
             replayed = self._replay(call, request, self._async_streams[1])
             await replayed.stream.may_end_async()
             return replayed

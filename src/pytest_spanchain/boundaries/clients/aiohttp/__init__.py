@@ -175,9 +175,10 @@ class _Hop:
         recorded = call.recorded
         assert recorded is not None
         if recorded["status"] is None:
+            give_up = functools.partial(call.finish, recorded)
             if recorded["error"] is None:
-                await _wait.hold(functools.partial(call.finish, recorded))
-            await _wait.may_end_async(call, functools.partial(call.finish, recorded))
+                await _wait.hold(give_up)
+            await _wait.may_end_async(call, give_up)
             call.finish(recorded)
             raise self._edge.error(recorded["error"], request)
         source = _answers.Replayed(call, lambda error: self._edge.error(error, request))

@@ -136,7 +136,7 @@ class Replayed(_http.Replay):
 
     async def pull(self, reader: Any, *, by_chunk: bool) -> None:
         # A real stream lets other tasks run between chunks; so does its replay.
-        await _wait.sleep(0)
+        await _wait.step()
         await self.may_end_async()
         if self._next(reader):
             return

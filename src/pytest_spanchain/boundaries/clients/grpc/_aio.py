@@ -197,24 +197,24 @@ class _Replayed:
         message = await self._next()
         self._go()
         # A real stream lets other tasks run between messages; so does its replay.
-        await _wait.sleep(0)
+        await _wait.step()
         return self._cygrpc.EOF if message is None else message
 
     async def send_serialized_message(self, message: bytes) -> None:
         self._playback.sent(message)
         self._go()
-        await _wait.sleep(0)
+        await _wait.step()
 
     async def send_receive_close(self) -> None:
         self._playback.closed()
         self._go()
-        await _wait.sleep(0)
+        await _wait.step()
 
     async def _begin(self) -> None:
         if self._playback.answers():
             self._initial_metadata = self._playback.initial
         self._go()
-        await _wait.sleep(0)
+        await _wait.step()
 
     async def _answer(self) -> Any:
         await self._begin()
