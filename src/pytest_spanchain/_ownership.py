@@ -118,6 +118,14 @@ class Ownership(Generic[OwnerT]):
         with self._lock:
             self._active = tuple(run for run in self._active if run is not owner)
 
+    def forget(self) -> None:
+        """This process is a copy of the one whose runs these are: none of them is its own.
+
+        Another thread may have held the lock, which the copy does not have.
+        """
+        self._lock = threading.Lock()
+        self._active = ()
+
     @contextmanager
     def own(self, owner: OwnerT | Nobody | None) -> Iterator[None]:
         """Attribute the calling context to ``owner`` (``None``: to nobody in particular)."""

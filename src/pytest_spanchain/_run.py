@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from ._recorder import Recording
 
 
+Door = Callable[[Crossing], Call]
+"""Through which a boundary brings a call in."""
+
+
 @dataclass(frozen=True)
 class Hooks:
     """What the users' hooks may change.
@@ -110,7 +114,9 @@ class Run:
             allow_hosts=settings.allow_hosts,
         )
         # What a boundary asks of a run, each under its own address.
-        self.begin, self.relay, self.answer = self._calls.begin, self._calls.relay, self._calls.answer
+        self.begin: Door = self._calls.begin
+        self.relay: Door = self._calls.relay
+        self.answer: Door = self._calls.answer
         self.inside, self.inside_seam = self._calls.inside, self._calls.inside_seam
         self.note, self.note_error = self.findings.note, self.findings.note_error
         self.miss, self.tried = self.findings.miss, self.findings.tried

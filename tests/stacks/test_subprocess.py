@@ -54,7 +54,8 @@ STACK = Stack(
     " `os.popen`; what goes in and comes out chunk by chunk and in turns, exit codes, signals, and the spans of"
     " Python children",
     limits=(
-        "what `os.system`, `os.fork`, `os.exec*`, `os.posix_spawn`, multiprocessing and uvloop start is not recorded",
+        "what `os.system`, `os.fork`, `os.exec*`, `os.posix_spawn` and uvloop start is not recorded",
+        "what processes of multiprocessing (`ProcessPoolExecutor`) call is not recorded, and refused in replay",
         "what a child writes to its standard output and errors is served, its other effects (files, network) are not",
         "`os.wait`, `os.waitid` and `waitpid(-1)` do not see served children, nor do psutil and `/proc`",
         "a child's output goes through a pipe while it is recorded, also where it would inherit a terminal",

@@ -113,6 +113,12 @@ def disarm(guard: Guard) -> None:
         _armed = tuple(other for other in _armed if other is not guard)
 
 
+def forget() -> None:
+    """This process is a copy of the one whose guards these are; see ``Ownership.forget``."""
+    global _armed, _lock
+    _armed, _lock = (), threading.Lock()
+
+
 def _hook(event: str, args: tuple[Any, ...]) -> None:
     if event[:7] != "socket.":
         return

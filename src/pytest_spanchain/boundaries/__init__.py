@@ -45,6 +45,8 @@ CLIENTS = {
     "mcp.client.streamable_http": "mcp",
     "mcp.client.websocket": "mcp",
     "mcp.shared.memory": "mcp",
+    "concurrent.futures.process": "multiprocessing",
+    "multiprocessing.process": "multiprocessing",
     "subprocess": "subprocess",
     "asyncio.unix_events": "asyncio",
     "trio._subprocess": "trio",
@@ -131,6 +133,15 @@ def install() -> None:
                 _install_one(name, module)
             elif module is not None:
                 _installed = ()
+
+
+def forget() -> None:
+    """This process is a copy of the one that patched the libraries: they are patched in it, too.
+
+    Another thread may have held the lock, which the copy does not have.
+    """
+    global _lock
+    _lock = threading.Lock()
 
 
 def unrecognised(settings: Settings) -> list[str]:
