@@ -142,6 +142,7 @@ def test_a_tool_that_does_not_exist_is_one_clean_error(project: Project) -> None
     assert "no_such_module" in result.out
     assert "Traceback" not in result.out
     assert project.requests == 0
+    assert "During handling" not in result.out, "it is said once"
 
 
 # --- precedence --------------------------------------------------------------------------------------------------
@@ -261,7 +262,10 @@ def test_without_a_cassette_the_test_fails_unrun_and_says_how_to_record(project:
     project.write(ONE.replace("def test_ask():", "def test_ask():\n    open('ran', 'w').close()"))
     result = project.run()
     assert result.outcomes == {"failed": 1}
-    assert "there is no cassette" in result.out
+    assert (
+        "\nspanchain: there is no cassette, and record mode 'none' does not make one: cassettes/test_it" in result.out
+    )
+    assert " - Failed: spanchain: there is no cassette" in result.out
     command = re.search(r"record it: pytest (\S+) (\S+)", result.out)
     assert command is not None
     assert "Traceback" not in result.out
@@ -299,7 +303,7 @@ def test_once_does_not_record_what_changed(project: Project) -> None:
     result = project.run("--record-mode=once")
     assert result.outcomes == {"failed": 1}
     assert "input_changed" in result.out
-    assert "accept:      pytest test_it.py::test_ask --record-mode=rewrite" in result.out
+    assert "accept:   pytest test_it.py::test_ask --record-mode=rewrite" in result.out
     assert result.counts["live"] == 0
     assert project.cassettes()[0].read_bytes() == written
 
@@ -426,7 +430,7 @@ def test_a_broken_cassette_never_replays_and_only_a_replacement_overwrites_it(pr
         cassette.write_text(broken)
         result = project.run(f"--record-mode={mode}")
         assert result.outcomes == {"failed": 1}
-        assert str(cassette) in result.out
+        assert f"\nspanchain: {cassette.relative_to(project.path)}:" in result.out
         assert result.counts["unverified"] == 1
         assert cassette.read_text() == broken
     assert project.requests == 1

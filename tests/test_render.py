@@ -26,7 +26,7 @@ def told(golden: Spec, live: Spec, *, excuse: bool = False, **more: Any) -> list
     deviations = compare(one, other, durations=more.pop("durations", False))
     if excuse:
         deviations = tuple(Deviation(**{**vars(d), "failing": d.consequence}) for d in deviations)
-    options: dict[str, Any] = {"cassette": CASSETTE, "commands": [("accept", ACCEPT), ("look closer", CLOSER)], **more}
+    options: dict[str, Any] = {"cassette": CASSETTE, "commands": [("accept", ACCEPT)], "closer": CLOSER, **more}
     return report(deviations, golden=one, live=other, **options)
 
 
@@ -75,6 +75,27 @@ def test_all_of_it_with_vv() -> None:
     assert {"  - 5", "  + 6"} <= set(lines)
     assert not any("-vv shows" in line for line in lines)
     assert "-vv shows" in "\n".join(told(GOLDEN, LIVE, verbosity=1))
+
+
+def a_trace() -> st.SearchStrategy[Spec]:
+    """Calls that differ in a word, in a long text, in their number and in their order, some of them below another."""
+    texts = st.sampled_from(["hi", "a\nb\nc", "\n".join("abcdefghijklmnop"), "x" * 300])
+    calls = st.one_of(texts.map(chat), texts.map(lambda text: tool("look", {"q": text, "n": [len(text)] * 12})))
+    below = st.lists(
+        st.one_of(calls, st.lists(calls, max_size=4).map(lambda inner: agent("inner", *inner))), max_size=9
+    )
+    return below.map(lambda specs: run(*specs))
+
+
+@given(a_trace(), a_trace(), st.sampled_from([0, 1]))
+@settings(max_examples=200, deadline=None)
+def test_a_closer_look_is_offered_where_it_shows_more(golden: Spec, live: Spec, verbosity: int) -> None:
+    lines = told(golden, live, verbosity=verbosity)
+    everything = told(golden, live, verbosity=2, closer="")
+    offer = [line for line in lines if CLOSER in line]
+    assert bool(offer) or lines == everything
+    if not any("…" in line for line in everything):  # of a tree, the parts that do not differ are never shown
+        assert bool(offer) == (lines != everything)
 
 
 def test_what_every_later_request_says_again_is_told_once() -> None:
@@ -153,7 +174,7 @@ def test_several_causes_are_counted_and_named() -> None:
 def test_without_deviations() -> None:
     lines = told(GOLDEN, GOLDEN, extra=["2 recorded calls were not made"])
     assert lines[:2] == ["spanchain: no deviation from the golden trace", "2 recorded calls were not made"]
-    assert len(lines) == 5
+    assert len(lines) == 4, "there is nothing to look closer at"
     assert told(GOLDEN, GOLDEN, color=True)[0].startswith("\x1b[1;32m")
     assert not told(GOLDEN, GOLDEN, color=True, extra=["error: a miss"])[0].startswith("\x1b")
     assert report((), golden=SpanTree(), live=SpanTree(), cassette="", commands=()) == [lines[0]]

@@ -471,7 +471,7 @@ def test_its_drift_is_an_error_that_is_counted(project: Project, source: str) ->
     result = project.run()
     assert result.code == pytest.ExitCode.TESTS_FAILED
     assert "input_changed" in result.out
-    assert "accept:      pytest --record-mode=rewrite" in result.out
+    assert "accept:   pytest --record-mode=rewrite" in result.out
     assert result.counts["live"] == 0
     assert project.requests == 2
 

@@ -65,7 +65,7 @@ def test_what_fails_in_a_worker_is_told_by_the_controller(project: Project) -> N
     assert result.counts == {"replayed": 6, "recorded": 0, "live": 0, "unverified": 0}
     assert "FAILED test_it.py::test_it[3] - Failed: spanchain: 1 deviation" in result.out
     assert '+ "drift"' in result.out
-    assert "accept:      pytest 'test_it.py::test_it[3]' --record-mode=rewrite" in result.out
+    assert "accept:   pytest 'test_it.py::test_it[3]' --record-mode=rewrite" in result.out
     result = project.run("-n", "2", "--record-mode=rewrite", process=True)
     assert result.counts == {"replayed": 0, "recorded": 6, "live": 6, "unverified": 0}
     assert result.out.count("1 deviation from the golden trace: input_changed") == 1

@@ -181,8 +181,11 @@ def _start(item: pytest.Item, fixture: object) -> Life:
     try:
         life = item.stash[LIFE] = _life.start(item, said=item.config.stash[SESSION].said, fixture=fixture)
     except UsageError as error:
-        pytest.fail(f"spanchain: {error}", pytrace=False)
-    return life
+        problem = f"spanchain: {error}"
+    else:
+        return life
+    # Out here: pytest shows the error that another is raised in, and would say it twice.
+    pytest.fail(problem, pytrace=False)
 
 
 def _fail(life: Life) -> NoReturn:

@@ -113,7 +113,9 @@ class Life:
         elif report.failed and verdict.failing:
             _testreport.add_verdict(self.item, self.run, report, error=error)
         elif report.failed and verdict.aside is not None:
-            _testreport.add_section(report, f"the recording was kept at {verdict.aside}")
+            from ._report import LOOK
+
+            _testreport.add_section(report, f"the recording is kept at {verdict.aside}; {LOOK}")
         return _testreport.counts(verdict, skipped=skipped, told=lambda: _testreport.lines(self.item, self.run))
 
     @contextmanager

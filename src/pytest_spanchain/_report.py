@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 from . import _render
@@ -9,6 +10,9 @@ from ._model import SpanTree
 from ._render.terminal import Line
 from ._trace import Trace
 from ._verdict import Verdict
+from .errors import CassetteError, CassetteMissing
+
+LOOK = "spanchain show FILE shows it"
 
 
 def report(
@@ -36,9 +40,9 @@ def report(
     lead, _, rest = lead.partition("\n")
     extra = [*([rest] if rest else []), *reasons, *(f"note: {note}" for note in verdict.notes)]
     if verdict.aside is not None:
-        extra.append(f"note: this recording was not accepted; it is kept at {_shown(verdict.aside, root)}")
-    offered = [("accept", accept), ("look closer", closer if verbosity < 2 else "")]
-    commands = [one for one in offered if one[1]] if verdict.deviations and not verdict.recorded else []
+        extra.append(f"note: this recording was not accepted; it is kept at {_shown(verdict.aside, root)}; {LOOK}")
+    differs = bool(verdict.deviations) and not verdict.recorded
+    commands = [("accept", accept)] if differs and accept else []
     if verdict.attempts:
         hosts = list(dict.fromkeys(attempt.host for attempt in verdict.attempts))
         commands.append(("record", "make the function that does it one of the tools, in the marker or the settings"))
@@ -49,6 +53,7 @@ def report(
         live=verdict.live,
         cassette=_shown(verdict.path, root),
         commands=commands,
+        closer=closer if differs and verbosity < 2 else "",
         ignored_attributes=verdict.ignored_attributes,
         extra=extra,
         verbosity=verbosity,
@@ -57,6 +62,16 @@ def report(
     if lead:  # a summary of many tests shows the first line only: it has to say why
         lines[0] = Line(f"spanchain: {lead}", "head", whole=True).render(color=color, width=0)
     return lines
+
+
+def refused(refusal: CassetteError, *, root: Path) -> list[str]:
+    """Lines that say why a run could not begin, with the cassette's path relative to ``root``."""
+    shown = copy(refusal)
+    shown.path = _shown(Path(refusal.path), root)
+    if isinstance(refusal, CassetteMissing):
+        # The reason first: a summary of many tests shows the beginning, and there is no line of a file to go to.
+        shown.path, shown.reason = "", f"{refusal.reason}: {shown.path}"
+    return f"spanchain: {shown}".splitlines()
 
 
 def _recorded(verdict: Verdict) -> str:

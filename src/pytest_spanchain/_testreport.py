@@ -33,16 +33,17 @@ def lines(item: pytest.Item, run: Run, *, color: bool = False, acceptable: bool 
         color: whether the terminal shows colour.
         acceptable: whether the live trace could be the next golden one.
     """
-    from ._report import report
+    from ._report import refused, report
 
+    root = item.config.rootpath
     if run.refusal is not None:
-        return str(run.refusal).splitlines()
+        return refused(run.refusal, root=root)
     assert run.verdict is not None
     return report(
         run.verdict,
         accept=command(item, f"{_options.OPTION}=rewrite") if acceptable else "",
         closer=command(item, "-vv"),
-        root=item.config.rootpath,
+        root=root,
         verbosity=item.config.get_verbosity(),
         color=color,
     )

@@ -230,13 +230,14 @@ def _diff(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int
     if not judged.deviations:
         print("\n".join(map(escape, ["no deviations", *extra])))
         return CLEAN
-    closer = ("look closer", f"spanchain diff -vv {arguments.golden} {arguments.live}")
+    closer = f"spanchain diff -vv {arguments.golden} {arguments.live}"
     lines = _render.report(
         judged.deviations,
         golden=judged.golden or SpanTree(),
         live=judged.live,
         cassette=str(arguments.golden),
-        commands=[closer] if arguments.verbose < 2 else [],
+        commands=[],
+        closer=closer if arguments.verbose < 2 else "",
         extra=extra,
         verbosity=arguments.verbose,
         color=sys.stdout.isatty(),

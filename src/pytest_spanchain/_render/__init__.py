@@ -38,6 +38,8 @@ _ROOMS = (_Room(12, 9, 3, 2, 5), _Room(40, 30, 10, 10, 20), _Room(None, None, No
 """By verbosity: 0, 1, and 2 or more."""
 
 _MOST_COMMANDS = 8
+_CUT = "…"
+"""Stands wherever something is left out."""
 
 
 def report(
@@ -47,6 +49,7 @@ def report(
     live: SpanTree,
     cassette: str,
     commands: Sequence[tuple[str, str]],
+    closer: str = "",
     ignored_attributes: frozenset[str] = frozenset(),
     extra: Sequence[str] = (),
     verbosity: int = 0,
@@ -61,6 +64,7 @@ def report(
         live: the observed tree that was compared.
         cassette: path as shown to the user; empty if there is no file.
         commands: label and exact command, e.g. ``("accept", "pytest ... --record-mode=rewrite")``.
+        closer: command that shows everything; told where something is left out.
         ignored_attributes: as given to ``compare``.
         extra: further lines, e.g. of misses and live calls.
         verbosity: pytest's; 2 shows everything.
@@ -89,8 +93,10 @@ def report(
     lines += _limited(notes, room.notes, "note")
     texts = [part for text in extra for part in text.split("\n")]
     lines += _limited([Line(text, whole=True) for text in texts], room.extra, "line")
-    lines += _footer(cassette, commands)
-    return [line.render(color=color, width=width) for line in lines]
+    told = [line.render(color=color, width=width) for line in lines]
+    if closer and any(_CUT in line for line in told):
+        commands = [*commands, ("look closer", closer)]
+    return [*told, *(line.render(color=color, width=width) for line in _footer(cassette, commands))]
 
 
 def _headline(causes: list[Deviation], *, excused: int, quiet: bool) -> Line:
