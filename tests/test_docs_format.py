@@ -20,6 +20,7 @@ import outsider
 from documents import FORMAT, ROOT, block, checks, code, prose, table
 from pytest_spanchain import _canonical, _chain, _codec, _fold, _layout, _ledger, _store, _summary
 from pytest_spanchain._codec import limits
+from pytest_spanchain._ledger import form, streams
 from pytest_spanchain._values.decoder import _READERS
 from pytest_spanchain._values.encoder import _CONTAINERS
 from pytest_spanchain._values.objects import NAMED_SECTIONS
@@ -64,7 +65,7 @@ def test_a_folded_stream_stands_for_its_events() -> None:
     assert _fold.unfold(events, size=len(text)) == text
     assert events[0]["frame"].count(_fold.HOLE) == 1
     assert f"{_fold.MAX_SIZE:,} characters" in prose(FORMAT)
-    assert f"{_ledger.MAX_UNFOLDED:,} bytes of all folded streams" in prose(FORMAT)
+    assert f"{streams.MAX_UNFOLDED:,} bytes of all folded streams" in prose(FORMAT)
 
 
 @checks(FORMAT, "verifier")
@@ -275,8 +276,8 @@ def test_tables_have_the_keys_of_the_code() -> None:
     header, entry, span, close, http, tool, mcp, agent, callback, process = (keys(number) for number in range(10))
     assert header == list(_ledger.HEADER_KEYS)
     assert entry == list(_ledger.ENTRY_KEYS)
-    assert set(span) == set(_ledger._EXCHANGE)
-    assert set(close) == set(_ledger._CLOSE)
+    assert set(span) == set(form._EXCHANGE)
+    assert set(close) == set(form._CLOSE)
     exchanges = [one["payload"] for path in COMMITTED for one in _codec.loads(path.read_bytes()).document["entries"]]
     for named, key in ((http, "method"), (tool, "arguments")):
         of_kind = [payload for payload in exchanges if key in payload.get("request", {})]
@@ -299,9 +300,9 @@ def test_tables_have_the_keys_of_the_code() -> None:
 
 def test_lists_of_words_are_those_of_the_code() -> None:
     rows = {code(row[0])[0]: code(row[1]) for number in (1, 2) for row in table(FORMAT, "key", number=number)}
-    assert rows["kind"] == list(_ledger.ENTRY_KINDS)
-    assert rows["span_kind"] == list(_ledger.SPAN_KINDS)
-    assert rows["status"][1:4] == list(_ledger.STATUSES)
+    assert rows["kind"] == list(form.ENTRY_KINDS)
+    assert rows["span_kind"] == list(form.SPAN_KINDS)
+    assert rows["status"][1:4] == list(form.STATUSES)
     text = prose(FORMAT)
     styles = re.search(r"STYLE is (.*?), and then any of (.*?), in this order", text, re.DOTALL)
     assert styles is not None

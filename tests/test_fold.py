@@ -17,6 +17,7 @@ import builders
 from pytest_spanchain import _codec, _ledger
 from pytest_spanchain._chain import seal, verify
 from pytest_spanchain._fold import HOLE, MAX_SIZE, WORD, fold, unfold
+from pytest_spanchain._ledger import streams
 from pytest_spanchain._model import Exchange, SpanTree
 from pytest_spanchain._redact import Redactor
 from pytest_spanchain.errors import CassetteBroken, RecordingError, SecretFound
@@ -168,15 +169,15 @@ def test_rows_are_not_taken_apart_for_nothing() -> None:
 def test_many_small_streams_do_not_stand_for_gigabytes(deferred: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     data = _codec.dumps(streamed())
     size = sum(streamed()["entries"][0]["payload"]["response"]["body"]["chunks"])
-    monkeypatch.setattr(_ledger, "MAX_UNFOLDED", size)
+    monkeypatch.setattr(streams, "MAX_UNFOLDED", size)
     verify(_codec.loads(data, deferred=deferred)).build()
-    monkeypatch.setattr(_ledger, "MAX_UNFOLDED", size - 1)
+    monkeypatch.setattr(streams, "MAX_UNFOLDED", size - 1)
     with pytest.raises(CassetteBroken, match="stands with the others for more than"):
         verify(_codec.loads(data, deferred=deferred)).build()
 
 
 def test_two_threads_that_build_one_stream_take_its_room_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ledger, "MAX_UNFOLDED", sum(streamed()["entries"][0]["payload"]["response"]["body"]["chunks"]))
+    monkeypatch.setattr(streams, "MAX_UNFOLDED", sum(streamed()["entries"][0]["payload"]["response"]["body"]["chunks"]))
     (span,) = verify(_codec.loads(_codec.dumps(streamed()), deferred=True)).tree
     make = vars(span.exchange)["_make"]
     assert make("response") == make("response")  # as each of them does

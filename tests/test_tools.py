@@ -23,7 +23,8 @@ import pytest
 from opentelemetry import trace
 
 from pytest_spanchain import DeviationError, RecordingError, _chain, _codec, _patch, _store, register_type, use_cassette
-from pytest_spanchain._calls import Call, Calls
+from pytest_spanchain._call import Call
+from pytest_spanchain._calls import Calls
 from pytest_spanchain._model import CONCURRENT, SpanTree
 from pytest_spanchain._values import trust as _trust
 from pytest_spanchain._values.encoder import ROOM

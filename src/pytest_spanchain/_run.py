@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import _fresh, _guard, _otel
-from ._calls import UNANSWERED as UNANSWERED
-from ._calls import Call as Call
+from ._call import UNANSWERED as UNANSWERED
+from ._call import Call as Call
+from ._call import Crossing as Crossing
 from ._calls import Calls
-from ._calls import Crossing as Crossing
 from ._capture import Capture
 from ._findings import Findings
 from ._judge import DeviationHook, Judge, Judgement

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...._calls import Call
+from ...._call import Call
 from ...._run import OWNERSHIP, Crossing, Run
 from ....errors import MissError
 from .._trace_context import otel_context

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...._calls import Call
+from ...._call import Call
 from ...._capture import OpenSpan
 from ...._layout import ordered, unordered
 from ...._run import OWNERSHIP, Crossing, Run
