@@ -19,7 +19,7 @@ from servers import ModelServer, Reply, Request
 
 # An in-process run of pytest forgets what it imported: without this, each would get a second copy of the package, of
 # which the patches that the first one left in the HTTP libraries know nothing. What others import late takes time.
-LATE = ("deepdiff", "httpcore2", "opentelemetry.sdk.trace", "yaml")
+LATE = ("deepdiff", "httpcore", "httpcore2", "opentelemetry.sdk.trace", "yaml")
 for name in (*(module.name for module in pkgutil.walk_packages(pytest_spanchain.__path__, "pytest_spanchain.")), *LATE):
     importlib.import_module(name)
 
