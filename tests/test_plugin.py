@@ -748,6 +748,26 @@ def test_it(client):
     assert project.requests == 2
 
 
+def test_a_test_that_was_renamed_is_told_which_cassette_it_left(project: Project) -> None:
+    project.write(ONE + "\n" + ONE.replace("test_ask", "test_other"))
+    project.record()
+    project.write(ONE + "\n" + ONE.replace("test_ask", "test_another"))
+    out = project.run("-k", "test_another").out
+    (old,) = (path.name for path in project.cassettes() if "other" in path.name)
+    assert f"{old} beside it is of test_it.py::test_other, which is gone: if that was renamed, record it" in out
+    assert out.count("beside it is of") == 1
+    project.write(ONE + "\n" + ONE.replace("test_ask", "test_more") + "\ndef test_other(): ...")
+    assert "beside it is of" not in project.run().out
+
+
+def test_what_is_wrong_with_the_ini_file_is_told_once(project: Project) -> None:
+    project.ini("spanchain_exact = clok")
+    project.write(ONE + "\n" + ONE.replace("test_ask", "test_other") + "\n" + ONE.replace("test_ask", "test_third"))
+    result = project.run()
+    assert (result.out + result.err).count("there is no kind of volatile value 'clok'") == 1
+    assert "test_it.py::test_ask and 2 more: " in result.out + result.err
+
+
 def test_a_missing_cassette_is_told_cleanly_from_a_fixture_too(project: Project) -> None:
     project.write(ONE.replace("test_ask()", "test_ask(early)") + "\n@pytest.fixture\ndef early(): ask('early')\n")
     result = project.run()

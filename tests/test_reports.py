@@ -129,7 +129,7 @@ def test_a_rewrite_tells_what_the_author_changed_and_nothing_else(shop: Project)
     shop.record()
     change(shop, "Be friendly.", "Be grumpy.")
     out = lines_of(shop.run("--record-mode=rewrite").out)
-    assert "spanchain: 1 deviation from the golden trace: input_changed at chat gpt-test" in out
+    assert "spanchain: recorded again: 1 deviation from the golden trace: input_changed at chat gpt-test" in out
     at = out.index(PROMPTS[0])
     assert out[at : at + 4] == [*PROMPTS, out[at + 3]]
     assert out[at + 3].startswith("  cassette:")
@@ -499,3 +499,50 @@ def test_a_fixture_of_its_own_cassette_that_calls_nobody_is_named(project: Proje
     )
     (said,) = lines_with("nothing crossed a boundary", project.record().out)
     assert "shelf.yaml" in said
+
+
+# --- the right advice -------------------------------------------------------------------------------------------------
+
+
+def test_another_server_is_told_as_such(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.record()
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://api.example.test/v1")
+    out = shop.run().out
+    assert out.count("note: only the server differs: a base URL, such as OPENAI_BASE_URL") == 1
+
+
+ELSEWHERE = """
+    try: httpx2.get(os.environ["OPENAI_BASE_URL"] + "/new", trust_env=False)
+    except Exception: pass
+"""
+
+
+def test_a_call_that_was_not_recorded_names_its_line(shop: Project) -> None:
+    shop.record()
+    change(shop, "    while True:\n", f"{ELSEWHERE}    while True:\n")
+    out = shop.run().out
+    assert "span_added" in out
+    assert "note: GET /v1/new was called at agent.py:" in out
+
+
+def test_what_a_failing_test_notes_is_told_in_its_report_only(shop: Project) -> None:
+    shop.record()
+    change(shop, "    while True:\n", f"{ELSEWHERE}    while True:\n")
+    assert shop.run().out.count("nothing is recorded for it") == 1
+
+
+def test_a_closer_look_has_the_words_that_help(shop: Project) -> None:
+    shop.record()
+    change(shop, "Be friendly.", "Be grumpy.")
+    assert "look closer: pytest test_it.py::test_it -vv\n" in shop.run().out
+    shop.ini("addopts = -q")
+    assert "look closer: pytest test_it.py::test_it --verbosity=2\n" in shop.run().out
+    assert "(and the same 2 more times)" in shop.run("--verbosity=2").out
+
+
+def test_a_test_that_fails_before_its_first_call_counts_as_unverified(shop: Project) -> None:
+    shop.record()
+    change(shop, "    while True:\n", "    raise KeyError('key')\n    while True:\n")
+    result = shop.run()
+    assert "nothing was compared" in result.out
+    assert result.counts == {"replayed": 0, "recorded": 0, "live": 0, "unverified": 1}

@@ -443,7 +443,7 @@ def test_a_session_fixture_has_a_cassette_that_follows_the_session(project: Proj
     args = () if said == "ini" else ("--record-mode=once",)
     result = project.run() if said == "option" else project.run("--record-mode=none")
     assert result.outcomes == {"errors": 2}
-    assert "record it: pytest --record-mode=once" in result.out
+    assert "record it: pytest 'test_it.py::test_it[0]' --record-mode=once" in result.out
     assert project.requests == 0
     result = project.run(*args)
     assert result.counts == {"replayed": 0, "recorded": 3, "live": 3, "unverified": 0}, result.out
@@ -471,7 +471,7 @@ def test_its_drift_is_an_error_that_is_counted(project: Project, source: str) ->
     result = project.run()
     assert result.code == pytest.ExitCode.TESTS_FAILED
     assert "input_changed" in result.out
-    assert "accept:   pytest --record-mode=rewrite" in result.out
+    assert "accept:   pytest 'test_it.py::test_it[0]' --record-mode=rewrite" in result.out
     assert result.counts["live"] == 0
     assert project.requests == 2
 
@@ -585,6 +585,32 @@ def test_its_missing_cassette_is_told_and_not_the_tests_own(project: Project) ->
     assert re.search(r"^E +pytest_spanchain.errors.CassetteMissing: ", result.out, re.MULTILINE)
     assert "_use.py" not in result.out
     assert result.out.count("facts.yaml: there is no cassette, and record mode 'none' does not make one") >= 2
+
+
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_its_broken_or_missing_cassette_shows_nothing_of_ours(
+    project: Project, monkeypatch: pytest.MonkeyPatch, ci: str
+) -> None:
+    project.write(CLOSED.replace("TESTS", "1"))
+    project.record()
+    cassette = project.path / "cassettes" / "facts.yaml"
+    cassette.write_text(cassette.read_text().replace("facts", "fakts", 1))
+    monkeypatch.setenv("CI", ci)
+    out = project.run().out
+    assert "CassetteBroken: " in out
+    assert "_plan.py" not in out
+    assert "_store.py" not in out
+    cassette.unlink()
+    assert ("under CI only the command line records" in project.run().out) == bool(ci)
+
+
+def test_its_drift_is_not_taken_for_one_of_the_test(project: Project) -> None:
+    project.write(CLOSED.replace("TESTS", "1"))
+    project.record()
+    project.write(CLOSED.replace("TESTS", "1").replace('"facts"', '"fact"'))
+    out = project.run().out
+    assert "span_removed" not in out
+    assert out.count("accept:") == 1
 
 
 # --- calls outside of every cassette -----------------------------------------------------------------------------

@@ -583,19 +583,31 @@ def test_both_offsets_of_a_night_in_spring(monkeypatch: pytest.MonkeyPatch) -> N
         assert translated(f"at {shown}", "at 10:00", then=known, now=now) == f"at {shown}"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no os.fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_may_be_forked_while_a_maker_works() -> None:
     import threading
 
     from pytest_spanchain import _fresh
 
-    before = _fresh._lock
-    with before:
-        _fresh._forked()
-        done = threading.Thread(target=lambda: _fresh.saw("uuid", A))
-        done.start()
-        done.join(5)
-        assert not done.is_alive()
-    _fresh._lock = before
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with _fresh._lock:
+            held.set()
+            over.wait(20)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(20)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if _fresh._lock.acquire(timeout=5) else 1)
+    try:
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        over.set()
+        holder.join()
 
 
 def test_makers_may_run_in_threads_while_others_ask() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import _fresh, _genai
+from . import _fresh, _genai, _guard
 from ._call import UNANSWERED, Call, Crossing
 from ._capture import Capture, OpenSpan
 from ._ends import Ends
@@ -241,6 +241,7 @@ class Calls:
         if served is None:
             span.status, span.status_message = "error", "not recorded"
             self.capture.close(span)
+            self.findings.note(f"{span.name} was called at {_guard.call_site()}: nothing is recorded for it")
             raise self.findings.miss(f"nothing recorded for {span.name}")
         assert served.exchange is not None
         span.exchange = Exchange(kind, self._translated(span, served, request), None)

@@ -87,8 +87,8 @@ class Ends:
     def __init__(self, tree: SpanTree) -> None:
         self.out_of_order = False
         """Whether the recorded order could not be repeated."""
-        self.ordered = False
-        """Whether calls had an order to keep."""
+        self.ordered_ns: int | None = None
+        """When the first of the calls that had an order to keep had ended in the recording."""
         self._lock = threading.RLock()
         self._tree = tree
         self._crowds = _crowds(tree)
@@ -118,6 +118,10 @@ class Ends:
         """A recorded call was served to its end, or is not to be waited for."""
         self._note(span.span_id)
 
+    def precede(self, span: Span | None) -> bool:
+        """Whether a recorded call began after calls had ended that had an order to keep."""
+        return span is not None and self.ordered_ns is not None and span.start_ns >= self.ordered_ns
+
     def release(self) -> None:
         """Nobody waits any more: the run ends."""
         with self._lock:
@@ -137,8 +141,10 @@ class Ends:
             span_id: of the recorded call.
             ring: called by any thread, once.
         """
-        self.ordered = True
         with self._lock:
+            if span_id in self._ended_ns:
+                known = self.ordered_ns
+                self.ordered_ns = min(self._ended_ns[span_id], self._ended_ns[span_id] if known is None else known)
             self._bells[span_id] = ring  # first: what the collector ends meanwhile rings it
             if not self._waits(span_id):
                 self._bells.pop(span_id, None)

@@ -20,6 +20,7 @@ from contextlib import suppress
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._forks import renewed
 from ._observe import observe
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _TRUE = {"steps": time.monotonic_ns}
 _MOVES = 16
 """So many moves of the clock are remembered of one run."""
 
-_lock = threading.RLock()  # what is collected meanwhile may make a uuid itself
+_lock = renewed(threading.RLock())  # what is collected meanwhile may make a uuid itself
 _seen: dict[str, dict[str, None]] = {kind: {} for kind in _REMEMBERED}
 _latest: Context | None = None
 _asked_at = 0
@@ -104,16 +105,6 @@ def watch() -> None:
         _hooked = True
         sys.addaudithook(_hear)
     watch_makers()
-
-
-def _forked() -> None:
-    """Another thread may have held it, which the child does not have."""
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 
 def watch_makers() -> None:

@@ -46,7 +46,7 @@ def resolve(item: pytest.Item, *, said: _options.Said, fixture: Mapping[str, Any
 
 def problems(items: Iterable[pytest.Item], *, said: _options.Said) -> list[str]:
     """Wrong settings, or else tests that would share a cassette; each once."""
-    found: list[str] = []
+    wrong: dict[str, list[str]] = {}
     owners: dict[str, str] = {}
     shared: list[str] = []
     for item in items:
@@ -55,13 +55,14 @@ def problems(items: Iterable[pytest.Item], *, said: _options.Said) -> list[str]:
         try:
             directory = item.config.rootpath / resolve(item, said=said, fixture={}).directory
         except UsageError as error:
-            found.append(f"{item.nodeid}: {error}")
+            wrong.setdefault(str(error), []).append(item.nodeid)
             continue
         path = str(_store.cassette_path(directory, item.nodeid)).casefold()
         owner = owners.setdefault(path, item.nodeid)
         if owner != item.nodeid:
             shared.append(f"{item.nodeid} and {owner} would share the cassette {path}: rename one of them")
-    return list(dict.fromkeys(found or shared))
+    found = [f"{first}{f' and {len(more)} more' if more else ''}: {error}" for error, (first, *more) in wrong.items()]
+    return found or list(dict.fromkeys(shared))
 
 
 def command(item: pytest.Item, option: str) -> str:
@@ -70,6 +71,33 @@ def command(item: pytest.Item, option: str) -> str:
     with suppress(ValueError):  # on another drive
         path = Path(os.path.relpath(item.config.rootpath / path, item.config.invocation_params.dir)).as_posix()
     return f"pytest {shlex.quote(path + separator + names)} {option}"
+
+
+def left_over(item: pytest.Item, cassette: Path) -> str:
+    """What to say where a test has no cassette, but one of a test that is gone lies beside: it may have been renamed.
+
+    Args:
+        item: the test.
+        cassette: where its cassette would be.
+    """
+    file = item.nodeid.partition("::")[0]
+    for other in sorted(cassette.parent.glob("*.yaml")):
+        with suppress(OSError, UnicodeDecodeError), other.open(encoding="utf-8") as lines:
+            nodeid = lines.readline().removeprefix("# | ").rstrip("\n")
+            home, _, names = nodeid.partition("::")
+            if home == file and names and not _is_defined(getattr(item, "module", None), names.partition("[")[0]):
+                return (
+                    f"{other.name} beside it is of {nodeid}, which is gone: if that was renamed, record it under its"
+                    " new name, and delete that file"
+                )
+    return ""
+
+
+def _is_defined(module: Any, names: str) -> bool:
+    found = module
+    for name in names.split("::"):
+        found = getattr(found, name, None)
+    return module is None or found is not None
 
 
 def _marker_kwargs(item: pytest.Item) -> dict[str, Any]:

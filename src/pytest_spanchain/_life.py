@@ -105,18 +105,21 @@ class Life:
         skipped = report.skipped and not hasattr(report, "wasxfail")
         verdict = self.judge(passed=report.passed and self.subtests_passed, keep=not skipped)
         error = call.excinfo.value if call.excinfo is not None else None
+        compared = True
         if report.failed and error is not None and error is self.failure:
             _testreport.set_failed(self.item, self.run, report)
         elif report.passed and self.subtests_passed and verdict.failing:
             _testreport.set_failed(self.item, self.run, report)
             vars(report).pop("wasxfail", None)
         elif report.failed and verdict.failing:
-            _testreport.add_verdict(self.item, self.run, report, error=error)
+            compared = _testreport.add_verdict(self.item, self.run, report, error=error)
         elif report.failed and verdict.aside is not None:
             from ._report import LOOK
 
             _testreport.add_section(report, f"the recording is kept at {verdict.aside}; {LOOK}")
-        return _testreport.counts(verdict, skipped=skipped, told=lambda: _testreport.lines(self.item, self.run))
+        return _testreport.counts(
+            verdict, skipped=skipped or not compared, told=lambda: _testreport.lines(self.item, self.run)
+        )
 
     @contextmanager
     def torn_down(self) -> Iterator[None]:
@@ -148,6 +151,7 @@ def start(item: pytest.Item, *, said: _options.Said, fixture: Mapping[str, Any])
     from ._plan import make_plan
     from ._relay import Relay
     from ._run import Run
+    from .errors import CassetteMissing
 
     relay, around = Relay(item), ExitStack()
     settings = _items.resolve(item, said=said, fixture=fixture)
@@ -158,6 +162,8 @@ def start(item: pytest.Item, *, said: _options.Said, fixture: Mapping[str, Any])
         command=_items.command(item, f"{_options.OPTION}=once"),
         ci=_options.under_ci(),
     )
+    if isinstance(plan.refusal, CassetteMissing) and (hint := _items.left_over(item, plan.path)):
+        plan.refusal.remedy += f"\n  {hint}"
     run = Run(plan, hooks=relay.hooks())
     relay.report_to(run.note_error)
     around.enter_context(boundaries.around(run))

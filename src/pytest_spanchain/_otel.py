@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ._capture import Capture
+from ._forks import renewed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span, TracerProvider
 
 CaptureOf = Callable[[], "Capture | None"]
 
-_lock = threading.Lock()
+_lock = renewed(threading.Lock())
 _processor: Any = None
 _stand_in: Any = None
 

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from ._forks import renewed
 from .errors import OwnershipError, RunClosedError
 
 
@@ -47,7 +48,7 @@ class Ownership(Generic[OwnerT]):
     """The runs that are active in this process, and who owns the calling context."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = renewed(threading.Lock())
         self._active: tuple[OwnerT, ...] = ()
         self._context: ContextVar[OwnerT | Nobody | None] = ContextVar("spanchain_run", default=None)
 
@@ -119,11 +120,7 @@ class Ownership(Generic[OwnerT]):
             self._active = tuple(run for run in self._active if run is not owner)
 
     def forget(self) -> None:
-        """This process is a copy of the one whose runs these are: none of them is its own.
-
-        Another thread may have held the lock, which the copy does not have.
-        """
-        self._lock = threading.Lock()
+        """None of the runs is this process's own: it is a copy of the one whose they are, or does another's work."""
         self._active = ()
 
     @contextmanager

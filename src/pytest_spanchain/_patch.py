@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import Any
 
+from ._forks import renewed
 from .errors import BoundaryError
 
 Invoke = Callable[[tuple[Any, ...], dict[str, Any]], Any]
@@ -118,7 +119,7 @@ class Site:
         return chosen(args, kwargs)
 
 
-_lock = threading.RLock()
+_lock = renewed(threading.RLock())
 _sites: weakref.WeakKeyDictionary[FunctionType, Site] = weakref.WeakKeyDictionary()
 
 

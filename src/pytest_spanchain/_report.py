@@ -56,6 +56,7 @@ def report(
         closer=closer if differs and verbosity < 2 else "",
         ignored_attributes=verdict.ignored_attributes,
         extra=extra,
+        opening="spanchain: recorded again" if verdict.recorded else "spanchain",
         verbosity=verbosity,
         color=color,
     )
@@ -76,7 +77,8 @@ def refused(refusal: CassetteError, *, root: Path) -> list[str]:
 
 def _recorded(verdict: Verdict) -> str:
     if verdict.recorded and not verdict.deviations:
-        return "recorded again, with no deviation from the old golden trace" if verdict.golden else "recorded"
+        again = " again, with no deviation from the old golden trace" if verdict.golden else ""
+        return f"recorded {verdict.nodeid}{again}"
     return ""
 
 

@@ -96,6 +96,11 @@ def compile_pattern(text: str) -> re.Pattern[str]:
     return pattern
 
 
+def _index(step: Step) -> int | None:
+    """The index that a step names; ``messages.0`` says the same of a list as ``messages[0]``."""
+    return step if isinstance(step, int) else int(step) if step.isdecimal() else None
+
+
 def _put(value: Any, steps: tuple[Step, ...], placeholder: str) -> Any:
     if not steps:
         return value if value == placeholder else placeholder
@@ -108,7 +113,11 @@ def _put(value: Any, steps: tuple[Step, ...], placeholder: str) -> Any:
         return {**value, **changed} if changed else value
     if isinstance(value, list):
         indices = (
-            range(len(value)) if step in ("*", "**") else [step] if type(step) is int and step < len(value) else []
+            range(len(value))
+            if step in ("*", "**")
+            else [at]
+            if (at := _index(step)) is not None and at < len(value)
+            else []
         )
         items = {index: new for index in indices if (new := _put(value[index], rest, placeholder)) is not value[index]}
         return [items.get(index, item) for index, item in enumerate(value)] if items else value

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from . import _fresh, _guard, _otel
 from ._call import UNANSWERED as UNANSWERED
@@ -20,7 +21,7 @@ from ._calls import Calls
 from ._capture import Capture
 from ._findings import Findings
 from ._judge import DeviationHook, Judge, Judgement
-from ._model import UNASKED, Attempt, Deviation, DeviationKind, SpanTree
+from ._model import UNASKED, Attempt, Deviation, SpanTree
 from ._normalise import Normaliser, RequestHook
 from ._ownership import Ownership
 from ._plan import Plan
@@ -293,16 +294,17 @@ class Run:
 
     def _notes(self, judged: Judgement) -> Iterator[str]:
         yield from self.findings.notes()
-        changed = {deviation.kind for deviation in judged.deviations if deviation.failing}
-        if changed and self._calls.ends.out_of_order:
+        causes = [deviation for deviation in judged.deviations if deviation.failing and not deviation.consequence]
+        if any(self._calls.ends.precede(deviation.golden) for deviation in causes):
             yield (
-                "calls that were recorded side by side did not end in their recorded order: one that was to end first"
-                " had not"
+                "calls ran side by side before that: if what changed goes by which of them ended first, let the agent"
+                " put results in the order of its questions"
+                + ("; they could not end as recorded" if self._calls.ends.out_of_order else "")
             )
-        elif DeviationKind.INPUT_CHANGED in changed and self._calls.ends.ordered:
+        if any(map(_is_elsewhere, causes)):
             yield (
-                "calls ran side by side: if what changed goes by which of them ended first, let the agent put results"
-                " in the order of its questions"
+                "only the server differs: a base URL, such as OPENAI_BASE_URL, was set in one of the two runs and not"
+                " in the other"
             )
         if judged.left_out:
             scopes = ", ".join(judged.left_out)
@@ -317,6 +319,16 @@ class Run:
             where = f"{attempt.target} was contacted at {attempt.site}"
             return self.findings.too_late(f"{where} after the run of {self.nodeid} had ended")
         return self.findings.refused(attempt, counts=not _guard.is_telemetry(attempt.host, attempt.port))
+
+
+def _is_elsewhere(deviation: Deviation) -> bool:
+    """Whether the same was asked of another server."""
+    urls = [
+        tuple(urlsplit(str(url)) for url in (change.golden, change.live))
+        for change in deviation.changes
+        if change.path == "request.url"
+    ]
+    return len(deviation.changes) == 1 and any(then[:2] != now[:2] and then[2:] == now[2:] for then, now in urls)
 
 
 OWNERSHIP: Ownership[Run] = Ownership()

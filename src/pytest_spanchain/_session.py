@@ -10,7 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._hosts import is_loopback
@@ -35,6 +35,8 @@ class Session:
         """Names of the fixtures that marked tests ask for."""
         self.errors: list[BaseException] = []
         """What fixtures that outlive tests raised: pytest raises it again for each test, and it is no test's own."""
+        self.alone: Callable[[str], str] = lambda option: f"pytest {option}"
+        """What to type, with an option, to run only the test that is being run."""
         self._lock = threading.Lock()
         self._counts: list[dict[str, Any]] = []
         self._fixtures: list[str] = []

@@ -282,5 +282,8 @@ def _rule_problem(name: str, text: str) -> str:
         first = _rules.compile_path(path).steps[0]
         if first in ("request", "response") or (name == "ignore" and first not in (*REQUEST_PARTS, "*", "**")):
             below = "a request: " if name == "ignore" else "a request or a response: "
-            return f"the path {path!r} leads nowhere: paths start below {below}{', '.join(REQUEST_PARTS)}, * or **"
+            parts = f"{', '.join(REQUEST_PARTS)}, * or **"
+            inner = path.partition(".")[2] if first in ("request", "response") else ""
+            instead = f": write {inner!r}" if inner else ""
+            return f"the path {path!r} leads nowhere, paths start below {below}{parts}{instead}"
     return ""

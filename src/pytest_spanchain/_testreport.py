@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _options
 from ._items import command
-from .errors import CassetteError, LiveCallError, MissError, RunClosedError
+from .errors import CassetteError, DeviationError, LiveCallError, MissError, RunClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,11 +42,16 @@ def lines(item: pytest.Item, run: Run, *, color: bool = False, acceptable: bool 
     return report(
         run.verdict,
         accept=command(item, f"{_options.OPTION}=rewrite") if acceptable else "",
-        closer=command(item, "-vv"),
+        closer=command(item, "--verbosity=2" if _is_quiet(item.config) else "-vv"),
         root=root,
         verbosity=item.config.get_verbosity(),
         color=color,
     )
+
+
+def _is_quiet(config: pytest.Config) -> bool:
+    """Whether the ini file takes back some of what ``-vv`` asks for."""
+    return any(re.match(r"-q|--quiet$|--verbosity", str(word)) for word in config.getini("addopts"))
 
 
 def add_section(report: pytest.TestReport, text: str) -> None:
@@ -58,7 +63,7 @@ def add_section(report: pytest.TestReport, text: str) -> None:
         report.sections.append(("spanchain", text))
 
 
-def add_verdict(item: pytest.Item, run: Run, report: pytest.TestReport, *, error: BaseException | None) -> None:
+def add_verdict(item: pytest.Item, run: Run, report: pytest.TestReport, *, error: BaseException | None) -> bool:
     """Say what a run came to beside a failure that is not ours, which may be why it came to that.
 
     Args:
@@ -66,17 +71,23 @@ def add_verdict(item: pytest.Item, run: Run, report: pytest.TestReport, *, error
         run: its run.
         report: the failed test's.
         error: what the test, or a fixture of it, raised.
+
+    Returns:
+        Whether anything was compared.
     """
     verdict = run.verdict
     assert verdict is not None
     from ._model import DeviationKind
 
-    raised = isinstance(error, Exception) and not isinstance(error, AssertionError)  # not what the test says itself
+    # Not what the test says itself.
+    raised = isinstance(error, Exception) and not isinstance(error, AssertionError)
+    raised = raised or isinstance(error, DeviationError)
     causes = [one for one in verdict.deviations if one.failing and not one.consequence]
     unmade = raised and all(one.kind is DeviationKind.SPAN_REMOVED for one in causes)
+    compared = not unmade or bool(verdict.attempts or verdict.errors) or any(span.exchange for span in verdict.live)
     if not unmade or verdict.attempts or verdict.errors:
         said = lines(item, run)
-    elif any(span.exchange for span in verdict.live):
+    elif compared:
         said = lines(item, run, acceptable=False)
     else:
         phase = "the setup" if report.when == "setup" else "the test"
@@ -84,6 +95,7 @@ def add_verdict(item: pytest.Item, run: Run, report: pytest.TestReport, *, error
     if run.replays and raised and (hint := _key_hint(error)):
         said.append(hint)
     add_section(report, "\n".join(said))
+    return compared
 
 
 def _key_hint(error: BaseException | None) -> str:
@@ -120,7 +132,7 @@ def counts(verdict: Verdict, *, skipped: bool, told: Callable[[], list[str]]) ->
 
     Args:
         verdict: what it came to.
-        skipped: whether its test was.
+        skipped: whether its test was, or failed before anything could be compared.
         told: what a re-recording changed, in words.
     """
     changed = verdict.recorded and (verdict.deviations or verdict.notes)
@@ -131,7 +143,7 @@ def counts(verdict: Verdict, *, skipped: bool, told: Callable[[], list[str]]) ->
         "live": verdict.live_calls,
         "unverified": int(not (replayed or verdict.recorded)),
         "changes": "\n".join(told()) if changed else "",
-        "notes": [] if changed else list(verdict.notes),
+        "notes": [] if changed or verdict.failing else list(verdict.notes),  # the report has told them
         "volatile": [
             (one.kind, f"{verdict.nodeid}: {name}: {one.path}: {one.golden} is now {one.live}")
             for name, one in verdict.substitutions

@@ -78,7 +78,7 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
         }
         self._session = _session.current()
         self._settings = self._resolved(given, mode)
-        self._command = f"pytest {OPTION}=" if mode is None and self._session is not None else ""
+        self._alone = self._session.alone if mode is None and self._session is not None else None
         self._stack = ExitStack()
         self.verdict: Verdict | None = None
 
@@ -92,11 +92,18 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
 
     def __enter__(self) -> CassetteHandle:
         __tracebackhide__ = True
-        command = self._command and f"{self._command}once"
-        self._run = Run(make_plan(nodeid=self._name, path=self._path, settings=self._settings, command=command))
+        command = self._alone(f"{OPTION}=once") if self._alone else ""
+        plan = make_plan(
+            nodeid=self._name,
+            path=self._path,
+            settings=self._settings,
+            command=command,
+            ci=bool(command) and under_ci(),
+        )
+        self._run = Run(plan)
         if self._run.refusal is not None:
             self._judge(passed=False)
-            raise self._run.refusal
+            raise self._run.refusal.with_traceback(None)  # it was found on our ways, which say nothing to the reader
         self._stack.enter_context(boundaries.around(self._run))
         self._stack.enter_context(self._run.entered())
         return CassetteHandle(self._run, tool=tool)
@@ -121,8 +128,8 @@ class use_cassette:  # noqa: N801 - reads as a verb, like the context managers o
         return verdict
 
     def _lines(self, verdict: Verdict) -> list[str]:
-        accept = self._command and f"{self._command}rewrite"
-        return report(verdict, accept=accept or "use mode='rewrite' once", closer="cassette.deviations")
+        accept = self._alone(f"{OPTION}=rewrite") if self._alone else "use mode='rewrite' once"
+        return report(verdict, accept=accept, closer="cassette.deviations")
 
     async def __aenter__(self) -> CassetteHandle:
         __tracebackhide__ = True

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Generator, Iterator, Mapping
 from types import ModuleType
@@ -137,6 +138,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     """The same where a test is marked, or made, only now; if by others' setup, its body is in a run even so."""
+    item.config.stash[SESSION].alone = functools.partial(_items.command, item)
     if _items.is_marked(item) and _wake(item.config):
         from . import _hooks
 

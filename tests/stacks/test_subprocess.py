@@ -55,7 +55,7 @@ STACK = Stack(
     " Python children",
     limits=(
         "what `os.system`, `os.fork`, `os.exec*`, `os.posix_spawn` and uvloop start is not recorded",
-        "what processes of multiprocessing (`ProcessPoolExecutor`) call is not recorded, and refused in replay",
+        "what processes of multiprocessing (`ProcessPoolExecutor`) call cannot be recorded, and is refused in replay",
         "what a child writes to its standard output and errors is served, its other effects (files, network) are not",
         "`os.wait`, `os.waitid` and `waitpid(-1)` do not see served children, nor do psutil and `/proc`",
         "a child's output goes through a pipe while it is recorded, also where it would inherit a terminal",

@@ -23,6 +23,7 @@ from types import FunctionType
 from typing import Any
 from weakref import WeakSet
 
+from .._forks import renewed
 from .._hosts import is_address, is_loopback
 from .._model import Attempt
 from .places import UNIX, addresses_of, destination, is_own, lookup
@@ -83,7 +84,7 @@ class Guard:
 
 _armed: tuple[Guard, ...] = ()
 _stray_guard: Callable[[], Guard | None] | None = None
-_lock = threading.Lock()
+_lock = renewed(threading.Lock())
 _busy = threading.local()
 _accepted: WeakSet[socket.socket] = WeakSet()
 _hooked = False
@@ -114,9 +115,9 @@ def disarm(guard: Guard) -> None:
 
 
 def forget() -> None:
-    """This process is a copy of the one whose guards these are; see ``Ownership.forget``."""
-    global _armed, _lock
-    _armed, _lock = (), threading.Lock()
+    """None of the guards is this process's own; see ``Ownership.forget``."""
+    global _armed
+    _armed = ()
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:

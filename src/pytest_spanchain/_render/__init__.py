@@ -52,6 +52,7 @@ def report(
     closer: str = "",
     ignored_attributes: frozenset[str] = frozenset(),
     extra: Sequence[str] = (),
+    opening: str = "spanchain",
     verbosity: int = 0,
     color: bool = False,
     width: int = 100,
@@ -67,6 +68,7 @@ def report(
         closer: command that shows everything; told where something is left out.
         ignored_attributes: as given to ``compare``.
         extra: further lines, e.g. of misses and live calls.
+        opening: what the first line begins with.
         verbosity: pytest's; 2 shows everything.
         color: whether the lines go to a terminal that shows colour.
         width: columns.
@@ -79,7 +81,7 @@ def report(
     # Where a hook has excused the cause, the first that still fails stands for it.
     causes = [deviation for deviation in failing if not deviation.consequence] or failing[:1]
     follow = len(failing) - len(causes)
-    lines = [_headline(causes, excused=len(deviations) - len(failing), quiet=not extra)]
+    lines = [_headline(opening, causes, excused=len(deviations) - len(failing), quiet=not extra)]
     if causes:
         excerpt = Excerpt(deviations, golden=golden, live=live, ignored=Ignored(ignored_attributes))
         drawn, shown = excerpt.fit(failing if room.tree is None else causes, most=room.tree)
@@ -99,14 +101,14 @@ def report(
     return [*told, *(line.render(color=color, width=width) for line in _footer(cassette, commands))]
 
 
-def _headline(causes: list[Deviation], *, excused: int, quiet: bool) -> Line:
+def _headline(opening: str, causes: list[Deviation], *, excused: int, quiet: bool) -> Line:
     if not causes:
         more = f" ({_count(excused, 'difference')} noted)" if excused else ""
         # Equal trees alone are no pass: what else there is to say may be a miss.
-        return Line(f"spanchain: no deviation from the golden trace{more}", "good" if quiet else "")
+        return Line(f"{opening}: no deviation from the golden trace{more}", "good" if quiet else "")
     first = f"{causes[0].kind} at {causes[0].path[-1]}"
     lead = "" if len(causes) == 1 else "first "
-    return Line(f"spanchain: {_count(len(causes), 'deviation')} from the golden trace: {lead}{first}", "head")
+    return Line(f"{opening}: {_count(len(causes), 'deviation')} from the golden trace: {lead}{first}", "head")
 
 
 def _folded(follow: int, *, causes: int) -> Line:

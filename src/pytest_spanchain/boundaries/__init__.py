@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
 
+from .._forks import renewed
 from .._run import OWNERSHIP, Run
 from .._settings import Settings
 from ..errors import BoundaryError
@@ -46,7 +47,9 @@ CLIENTS = {
     "mcp.client.websocket": "mcp",
     "mcp.shared.memory": "mcp",
     "concurrent.futures.process": "multiprocessing",
+    "multiprocessing.pool": "multiprocessing",
     "multiprocessing.process": "multiprocessing",
+    "multiprocessing.spawn": "multiprocessing",
     "subprocess": "subprocess",
     "asyncio.unix_events": "asyncio",
     "trio._subprocess": "trio",
@@ -91,7 +94,7 @@ FRAMEWORKS: dict[str, str] = {
 
 _NAMES = (*CLIENTS, *FRAMEWORKS)
 _installed: tuple[ModuleType | None, ...] = ()
-_lock = threading.Lock()
+_lock = renewed(threading.Lock())
 _MARK = "_spanchain_boundary"
 
 
@@ -133,15 +136,6 @@ def install() -> None:
                 _install_one(name, module)
             elif module is not None:
                 _installed = ()
-
-
-def forget() -> None:
-    """This process is a copy of the one that patched the libraries: they are patched in it, too.
-
-    Another thread may have held the lock, which the copy does not have.
-    """
-    global _lock
-    _lock = threading.Lock()
 
 
 def unrecognised(settings: Settings) -> list[str]:
