@@ -24,8 +24,9 @@ def _stacks(session: nox.Session, *more: str) -> None:
 
 @nox.session
 def main(session: nox.Session) -> None:
-    """Current releases; and what else needs some of them: the documents' examples, the guard, messages of providers."""
-    _stacks(session, "tests/test_docs.py", "tests/test_guard.py", "tests/test_genai_providers.py")
+    """Current releases; and what else needs some of them: the documents' examples, the guard, processes, providers."""
+    others = ("test_docs", "test_guard", "test_workers", "test_genai_providers")
+    _stacks(session, *(f"tests/{name}.py" for name in others))
 
 
 @nox.session

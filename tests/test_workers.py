@@ -358,3 +358,32 @@ def test_an_interpreter_ends_quietly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:asyncio", "--record-mode=once", str(script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_joblib(model: ModelServer, cassette: Path) -> None:
+    joblib = pytest.importorskip("joblib")
+
+    def agent() -> list[Any]:
+        return [*joblib.Parallel(n_jobs=2)(joblib.delayed(swallows)(model.url, text) for text in "ab")]
+
+    record(cassette, lambda: None)
+    for _ in range(2):  # its workers are kept
+        again = run(cassette, agent)
+        assert (again.value, words(again.verdict.errors)) == (["nothing", "nothing"], [f"POST {model.url}"])
+        assert len(model.requests) % 2 == 0
+        assert agent() == ["You said: a", "You said: b"]
+    assert len(model.requests) == 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_multiprocess(method: str, model: ModelServer, cassette: Path) -> None:
+    context = pytest.importorskip("multiprocess").get_context(method)
+
+    def agent() -> list[Any]:
+        with context.Pool(1) as workers:
+            return [workers.apply(swallows, (model.url, "a"))]
+
+    record(cassette, lambda: None)
+    again = run(cassette, agent)
+    assert (again.value, words(again.verdict.errors)) == (["nothing"], [f"POST {model.url}"])
+    assert model.requests == []

@@ -1,4 +1,4 @@
-"""multiprocessing, and the process pools that stand on it: what a worker process does cannot be recorded, and is told.
+"""multiprocessing, what is made after it, and pools on it: what a worker process does cannot be recorded, and is told.
 
 A worker is the agent itself in another process. What it is handed and gives back are pickled objects, which no reviewer
 could read, and one cassette cannot be played in two processes. What is left is the promise that replay lets nothing
@@ -60,7 +60,7 @@ def install(lib: ModuleType) -> None:
         BoundaryError: the library looks different.
     """
     try:
-        _PATCHES[lib.__name__](lib)
+        (_PATCHES.get(lib.__name__) or _PATCHES[lib.__name__.rpartition(".")[2]])(lib)
     except AttributeError as error:
         raise BoundaryError(f"{lib.__name__} is not recognised, its processes could call out: {error}") from None
 
@@ -114,11 +114,13 @@ def _meet_pools(lib: Any) -> None:
 
 
 _PATCHES: dict[str, Callable[[Any], None]] = {
-    "multiprocessing.process": _meet_processes,
-    "multiprocessing.spawn": _meet_interpreters,
-    "multiprocessing.pool": _meet_pools,
+    "process": _meet_processes,
+    "spawn": _meet_interpreters,
+    "pool": _meet_pools,
+    "process_executor": _meet_executors,
     "concurrent.futures.process": _meet_executors,
 }
+"""By a module's name, or the last part of it: ``multiprocess`` and ``loky`` are made as the standard library is."""
 
 
 def _badged(hand_over: Callable[..., Any], *, unless: type | tuple[()] = ()) -> Callable[..., Any]:
