@@ -23,6 +23,7 @@ import pytest
 from model_replies import answer, last_text
 from pytest_spanchain import DeviationError, MissError, RecordingError, tool
 from pytest_spanchain.boundaries.clients import multiprocessing as boundary
+from pytest_spanchain.boundaries.clients.multiprocessing import _badge
 from recording import record, run
 from servers import ModelServer
 
@@ -327,7 +328,7 @@ def test_tools_that_a_worker_does_not_have_do_not_hinder_it(method: str, model: 
 def test_what_cannot_be_heard_fails_the_run(
     model: ModelServer, cassette: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(boundary, "_HOME", str(tmp_path))
+    monkeypatch.setattr(_badge, "_HOME", str(tmp_path))
 
     def agent() -> None:
         in_pool("spawn", len, ("abc",))
@@ -339,7 +340,7 @@ def test_what_cannot_be_heard_fails_the_run(
 
 
 def test_nothing_is_left_over(cassette: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(boundary, "_HOME", str(tmp_path))
+    monkeypatch.setattr(_badge, "_HOME", str(tmp_path))
     record(cassette, lambda: in_pool("spawn", len, ("abc",)))
     assert list(tmp_path.glob("spanchain-*")) == []
     gc.collect()

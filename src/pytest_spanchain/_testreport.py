@@ -80,8 +80,9 @@ def add_verdict(item: pytest.Item, run: Run, report: pytest.TestReport, *, error
     from ._model import DeviationKind
 
     # Not what the test says itself.
-    raised = isinstance(error, Exception) and not isinstance(error, AssertionError)
-    raised = raised or isinstance(error, DeviationError)
+    raised = isinstance(error, DeviationError) or (
+        isinstance(error, Exception) and not isinstance(error, AssertionError)
+    )
     causes = [one for one in verdict.deviations if one.failing and not one.consequence]
     unmade = raised and all(one.kind is DeviationKind.SPAN_REMOVED for one in causes)
     compared = not unmade or bool(verdict.attempts or verdict.errors) or any(span.exchange for span in verdict.live)
