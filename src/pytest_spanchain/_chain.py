@@ -13,7 +13,7 @@ The chain is a checksum, not a signature: it proves nothing against someone who 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -175,17 +175,13 @@ def _integrity(parsed: Parsed, path: str, nodeid: str | None) -> CassetteBroken 
         return CassetteBroken(fault.reason, path=path, field=fault.field or "header", remedy=remedy)
     header, entries = document["header"], document["entries"]
 
-    texts = parsed.texts or (None,) * (1 + len(entries))
-    link = genesis(header) if texts[0] is None else digest_of(HEADER_DOMAIN, texts[0])
-    faultless = _ledger.without_fault(entries, _ledger.Room())
-    room = _ledger.Room()  # one more: whoever looks again for what is at fault takes it again
-    for seq, entry in enumerate(entries):
-        # 2. to 4. Entry by entry, so that the first broken one is named.
-        found = None if faultless else _entry_fault(entry, seq, room)
-        found = found or _hash_fault(entry, link, texts[1 + seq])
-        if found is not None:
-            return _broken(found, line=_line(parsed, seq), path=path, seq=seq)
-        link = entry["sha256_hash"]
+    # 2. to 4. The first entry that is broken is named, in whatever way it is.
+    misshapen = _misshapen(entries)
+    whole = entries if misshapen is None else entries[: misshapen[0]]
+    broken = unlinked(header, whole, parsed.texts) or misshapen
+    if broken is not None:
+        seq, fault = broken
+        return _broken(fault, line=_line(parsed, seq), path=path, seq=seq)
 
     # 5. One trace, one evaluation. 6. One tree.
     for check in (_constant_faults, _tree_faults):
@@ -212,6 +208,37 @@ def _document_fault(document: Any) -> Fault | None:
     entries = document["entries"]
     if type(entries) is not list or not entries:
         return Fault("entries", "must be a list of at least one entry")
+    return None
+
+
+def _misshapen(entries: list[Any]) -> tuple[int, Fault] | None:
+    """The first entry that departs from its shape or its place."""
+    if _ledger.without_fault(entries, _ledger.Room()):
+        return None
+    room = _ledger.Room()  # one more: whoever looks again for what is at fault takes it again
+    found = ((seq, _entry_fault(entry, seq, room)) for seq, entry in enumerate(entries))
+    return next(((seq, fault) for seq, fault in found if fault is not None), None)
+
+
+def unlinked(
+    header: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], texts: Sequence[bytes] = ()
+) -> tuple[int, Fault] | None:
+    """The first entry where the chain does not hold.
+
+    Args:
+        header: the header.
+        entries: the first of a cassette, or all of them; each has its shape.
+        texts: canonical texts of the header, and of each entry without its hash, where they are known.
+
+    Returns:
+        Its ``seq``, and what is wrong; ``None`` if the chain holds.
+    """
+    link = digest_of(HEADER_DOMAIN, texts[0]) if texts else genesis(header)
+    for seq, entry in enumerate(entries):
+        fault = _hash_fault(entry, link, texts[1 + seq] if texts else None)
+        if fault is not None:
+            return seq, fault
+        link = entry["sha256_hash"]
     return None
 
 
