@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 from collections.abc import Iterable, Mapping
@@ -81,16 +82,28 @@ def left_over(item: pytest.Item, cassette: Path) -> str:
         cassette: where its cassette would be.
     """
     file = item.nodeid.partition("::")[0]
-    for other in sorted(cassette.parent.glob("*.yaml")):
-        with suppress(OSError, UnicodeDecodeError), other.open(encoding="utf-8") as lines:
-            nodeid = lines.readline().removeprefix("# | ").rstrip("\n")
-            home, _, names = nodeid.partition("::")
-            if home == file and names and not _is_defined(getattr(item, "module", None), names.partition("[")[0]):
-                return (
-                    f"{other.name} beside it is of {nodeid}, which is gone: if that was renamed, record it under its"
-                    " new name, and delete that file"
-                )
+    try:
+        beside = _recorded_in(cassette.parent, cassette.parent.stat().st_mtime_ns)
+    except OSError:
+        return ""
+    for name, nodeid in beside:
+        home, _, names = nodeid.partition("::")
+        if home == file and names and not _is_defined(getattr(item, "module", None), names.partition("[")[0]):
+            return (
+                f"{name} beside it is of {nodeid}, which is gone: if that was renamed, record it under its new name,"
+                " and delete that file"
+            )
     return ""
+
+
+@functools.lru_cache(maxsize=16)
+def _recorded_in(directory: Path, _mtime_ns: int) -> list[tuple[str, str]]:
+    """Name and node id of each cassette of a directory, as it was when it was last changed."""
+    found = []
+    for path in sorted(directory.glob("*.yaml")):
+        with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8") as lines:
+            found.append((path.name, lines.readline(10_000).removeprefix("# | ").rstrip("\n")))
+    return found
 
 
 def _is_defined(module: Any, names: str) -> bool:
