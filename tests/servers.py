@@ -157,6 +157,15 @@ def closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what another thread is about to do: a connection is made before the server has accepted it."""
+    for _ in range(2_000):
+        if holds():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it did not come about")
+
+
 class ModelServer:
     """A threaded HTTP/1.1 server with keep-alive, driven by a script.
 

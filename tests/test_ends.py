@@ -23,7 +23,7 @@ from model_replies import answer, last_text
 from pytest_spanchain import _ends
 from pytest_spanchain._model import CONCURRENT, Exchange, Span, SpanTree
 from recording import record, replay, run
-from servers import ModelServer, Raw, Reply, Request, Reset
+from servers import ModelServer, Raw, Reply, Request, Reset, until
 
 FIVE = [f"prompt {n}" for n in range(5)]
 LAST_FIRST = FIVE[::-1]
@@ -519,14 +519,6 @@ def test_what_is_over_at_once_is_waited_for_by_nobody() -> None:
     waiting.begin(second)
     waiting.ends.over(first)
     assert not waiting.waits(second)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    for _ in range(2_000):
-        if holds():
-            return
-        time.sleep(0.005)
-    raise AssertionError("it did not come about")
 
 
 def test_a_call_that_never_comes_stalls_once_and_the_others_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
