@@ -142,9 +142,9 @@ class Ends:
             ring: called by any thread, once.
         """
         with self._lock:
-            if span_id in self._ended_ns:
-                known = self.ordered_ns
-                self.ordered_ns = min(self._ended_ns[span_id], self._ended_ns[span_id] if known is None else known)
+            ended_ns = self._ended_ns.get(span_id)
+            if ended_ns is not None and (self.ordered_ns is None or ended_ns < self.ordered_ns):
+                self.ordered_ns = ended_ns
             self._bells[span_id] = ring  # first: what the collector ends meanwhile rings it
             if not self._waits(span_id):
                 self._bells.pop(span_id, None)

@@ -112,13 +112,9 @@ def _put(value: Any, steps: tuple[Step, ...], placeholder: str) -> Any:
         changed = {key: new for key in keys if (new := _put(value[key], rest, placeholder)) is not value[key]}
         return {**value, **changed} if changed else value
     if isinstance(value, list):
-        indices = (
-            range(len(value))
-            if step in ("*", "**")
-            else [at]
-            if (at := _index(step)) is not None and at < len(value)
-            else []
-        )
+        at = _index(step)
+        one = [at] if at is not None and at < len(value) else []
+        indices = range(len(value)) if step in ("*", "**") else one
         items = {index: new for index in indices if (new := _put(value[index], rest, placeholder)) is not value[index]}
         return [items.get(index, item) for index, item in enumerate(value)] if items else value
     return value

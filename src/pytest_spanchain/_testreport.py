@@ -85,8 +85,9 @@ def add_verdict(item: pytest.Item, run: Run, report: pytest.TestReport, *, error
     )
     causes = [one for one in verdict.deviations if one.failing and not one.consequence]
     unmade = raised and all(one.kind is DeviationKind.SPAN_REMOVED for one in causes)
-    compared = not unmade or bool(verdict.attempts or verdict.errors) or any(span.exchange for span in verdict.live)
-    if not unmade or verdict.attempts or verdict.errors:
+    tells = bool(not unmade or verdict.attempts or verdict.errors)
+    compared = tells or any(span.exchange for span in verdict.live)
+    if tells:
         said = lines(item, run)
     elif compared:
         said = lines(item, run, acceptable=False)
